@@ -1,0 +1,95 @@
+// The AR's access links: hears MNs arrive and leave, and answers them with router advertisements.
+//
+// Threading: all calls and callbacks on the speaker's executor.
+// Standards: RFC 4861 (router and neighbour discovery), RFC 4862 (address autoconfiguration), RFC 8273 (a unique prefix
+// for each host), RFC 3810 (MLDv2).
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "boost/asio/any_io_executor.hpp"
+#include "common/ipv6.h"
+#include "common/link_layer_address.h"
+#include "common/time.h"
+#include "kedge/v1/mobility.pb.h"
+
+namespace kedge::speaker {
+
+struct Arrival {
+  LinkLayerAddress link_layer_address;
+  // Of the source if it was link-local, else the EUI-64 one made from the link-layer address (RFC 4291, 2.5.1).
+  Ipv6Address link_local;
+  // False when `link_local` is only such a guess.
+  bool link_local_seen = false;
+  std::string interface;
+  v1::Trigger trigger = v1::TRIGGER_UNSPECIFIED;
+  SystemTime heard_at;
+  SteadyTime heard_at_steady;
+};
+
+struct Departure {
+  LinkLayerAddress link_layer_address;
+  std::string interface;
+  v1::DetachReason reason = v1::DETACH_REASON_UNSPECIFIED;
+  SteadyTime last_heard;
+};
+
+struct AdvertisedPrefix {
+  Ipv6Prefix prefix;
+  // Of an earlier anchor: preferred lifetime 0 (RFC 4862, 5.5.4).
+  bool deprecated = false;
+
+  bool operator==(const AdvertisedPrefix&) const = default;
+};
+
+struct AccessPlaneConfig {
+  std::vector<std::string> interfaces;
+  Ipv6Address link_local;
+  LinkLayerAddress link_layer_address;
+  std::uint32_t mtu = 1500;
+  std::chrono::seconds router_lifetime{1800};
+  std::chrono::seconds preferred_lifetime{1800};
+  std::chrono::seconds valid_lifetime{7200};
+  std::chrono::milliseconds probe_after{5000};
+  std::chrono::milliseconds probe_interval{1000};
+  std::chrono::milliseconds overlap_guard{2000};
+};
+
+class AccessPlane {
+ public:
+  virtual ~AccessPlane() = default;
+
+  // An MN that is not served here was heard; called at most once every 100 ms for an MN until it is served or refused.
+  // A router solicitation of a served MN is answered here and also reported (trigger ROUTER_SOLICITATION).
+  std::function<void(const Arrival&)> on_arrival;
+  // A served MN is gone: its link went down, or it answered no probe. It is no longer served.
+  std::function<void(const Departure&)> on_departure;
+  // A router advertisement has been sent to the MN.
+  std::function<void(const LinkLayerAddress&, const std::vector<AdvertisedPrefix>&, SystemTime at)> on_ra_sent;
+
+  // The MN is attached here: sends it a unicast RA with its prefixes at once if they or the link changed, repeats it
+  // before lifetimes run out, answers its RSs, probes it when it is silent. `link_local`/`interface` as in the binding.
+  virtual void serve(const LinkLayerAddress& mn, const Ipv6Address& link_local, const std::string& interface,
+                     const std::vector<AdvertisedPrefix>& prefixes) = 0;
+  // The MN is attached elsewhere now: no RA, no probe; frames do not count as an arrival for `overlap_guard`, unless
+  // its link goes down and up.
+  virtual void release(const LinkLayerAddress& mn) = 0;
+  // The LM refused it: arrivals by data frames are not reported again for `pause`; an RS or link-up is.
+  virtual void refuse(const LinkLayerAddress& mn, std::chrono::milliseconds pause) = 0;
+  // When the MN was last heard here; nullopt if never.
+  virtual std::optional<SteadyTime> last_heard(const LinkLayerAddress& mn) const = 0;
+  // Probes the MN at once; it is reported as departed when it answers none of them (RFC 4861, 7.3.3).
+  virtual void probe(const LinkLayerAddress& mn) = 0;
+};
+
+// Interfaces that are absent are waited for, with a warning that names them.
+absl::StatusOr<std::unique_ptr<AccessPlane>> make_access_plane(boost::asio::any_io_executor executor,
+                                                               const AccessPlaneConfig& config);
+
+}  // namespace kedge::speaker

@@ -1,0 +1,80 @@
+// The AR's anchoring plane (RFC 8818: FM-CP): what FRR announces, and what its bgpd has come to prefer.
+//
+// Threading: all calls and callbacks on the speaker's executor; nothing here blocks.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "boost/asio/any_io_executor.hpp"
+#include "common/ipv6.h"
+
+namespace kedge::speaker {
+
+// Injects and withdraws prefixes through FRR's northbound: one writer, at most one commit in flight, all that waited
+// goes into the next; a fresh candidate each time, phase ALL, no deadlines.
+class RouteInjector {
+ public:
+  enum class State {
+    // FRR cannot be reached.
+    kAwaiting,
+    // Reading what FRR holds and driving it to what is desired.
+    kSyncing,
+    // FRR holds what is desired, but for commits in flight.
+    kSynced,
+  };
+
+  virtual ~RouteInjector() = default;
+
+  // level 1.. : a blackhole static with that tag; 0: none. The desire is kept until it is met, over restarts of FRR.
+  virtual void set(const Ipv6Prefix& prefix, std::uint32_t level) = 0;
+  // Takes `levels` as all that is desired; statics with a tag of ours for any other prefix in FRR are removed,
+  // leftovers of an earlier run included. Nothing is written to FRR before the first call.
+  virtual void replace_all(const std::map<Ipv6Prefix, std::uint32_t>& levels) = 0;
+
+  virtual State state() const = 0;
+  virtual std::string frr_version() const = 0;
+
+  // FRR has committed `level` for the prefix (0: the removal); also called when a full resync finds it already so.
+  std::function<void(const Ipv6Prefix&, std::uint32_t level)> on_committed;
+  // Text: "synced", or what is wrong and what to do.
+  std::function<void(State, const std::string&)> on_state;
+};
+
+struct RouteInjectorConfig {
+  std::string northbound = "127.0.0.1:50051";
+  // Highest tag that is ours; tags 1 to this.
+  std::uint32_t levels = 8;
+};
+
+std::unique_ptr<RouteInjector> make_northbound_injector(boost::asio::any_io_executor executor,
+                                                        const RouteInjectorConfig& config);
+
+// Asks this AR's own bgpd over its vty socket for the best path, woken by the kernel's route notices and, since those
+// may be lost or never come (an own static hides BGP's route), at growing intervals with a bound.
+class BestPathObserver {
+ public:
+  virtual ~BestPathObserver() = default;
+
+  // Calls `on_superseded` once when bgpd's best path for the prefix has the next hop `successor` and a local preference
+  // of at least `local_preference`. A second watch of the same prefix replaces the first.
+  virtual void watch(const Ipv6Prefix& prefix, const Ipv6Address& successor, std::uint32_t local_preference) = 0;
+  virtual void unwatch(const Ipv6Prefix& prefix) = 0;
+
+  std::function<void(const Ipv6Prefix&)> on_superseded;
+  // OK, or why bgpd cannot be asked and what to do.
+  std::function<void(const absl::Status&)> on_health;
+};
+
+struct BestPathObserverConfig {
+  std::string vty_directory = "/var/run/frr";
+};
+
+std::unique_ptr<BestPathObserver> make_bgpd_observer(boost::asio::any_io_executor executor,
+                                                     const BestPathObserverConfig& config);
+
+}  // namespace kedge::speaker
