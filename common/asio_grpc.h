@@ -1,5 +1,5 @@
-// Between gRPC's callback threads and Asio: a client's unary call and bidirectional stream, and a server's, whose events
-// arrive on one executor. User code never runs on a gRPC thread.
+// Between gRPC's callback threads and Asio: a client's unary call and bidirectional stream, and a server's, whose
+// events arrive on one executor. User code never runs on a gRPC thread.
 #pragma once
 
 #include <deque>
@@ -49,10 +49,10 @@ class ClientStream : public std::enable_shared_from_this<ClientStream<Out, In>> 
   using OnDone = std::function<void(grpc::Status)>;
   using Open = std::function<void(grpc::ClientContext*, grpc::ClientBidiReactor<Out, In>*)>;
 
-  static std::shared_ptr<ClientStream> open(boost::asio::any_io_executor executor, const Open& open, OnMessage on_message,
-                                            OnDone on_done) {
-    auto stream = std::shared_ptr<ClientStream>(
-        new ClientStream(std::move(executor), std::move(on_message), std::move(on_done)));
+  static std::shared_ptr<ClientStream> open(boost::asio::any_io_executor executor, const Open& open,
+                                            OnMessage on_message, OnDone on_done) {
+    auto stream =
+        std::shared_ptr<ClientStream>(new ClientStream(std::move(executor), std::move(on_message), std::move(on_done)));
     stream->reactor_.self = stream;
     open(&stream->context_, &stream->reactor_);
     stream->reactor_.StartRead(&stream->reactor_.in);

@@ -10,8 +10,8 @@
 
 namespace kedge {
 
-// Fills `message` from a file. NotFound/PermissionDenied when it cannot be read, InvalidArgument when it is no YAML, has
-// an unknown or repeated key, or a value of a wrong type or out of its type's range. Durations are "250ms", "10s",
+// Fills `message` from a file. NotFound/PermissionDenied when it cannot be read, InvalidArgument when it is no YAML,
+// has an unknown or repeated key, or a value of a wrong type or out of its type's range. Durations are "250ms", "10s",
 // "30m", "2h"; enum values are written without their prefix in lower case; an absent key leaves the field unset.
 absl::Status load_config(const std::string& path, google::protobuf::Message* message);
 

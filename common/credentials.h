@@ -17,10 +17,11 @@ struct TransportSecurity {
 
 // Keepalive on; no proxy from the environment. FailedPrecondition when the security asked for cannot be had: the text
 // says which key to set.
-absl::StatusOr<std::shared_ptr<grpc::Channel>> make_channel(const std::string& address, const TransportSecurity& security);
+absl::StatusOr<std::shared_ptr<grpc::Channel>> make_channel(const std::string& address,
+                                                            const TransportSecurity& security);
 
 // Adds a listening port; `*bound_port` is set when the server starts (port 0 asks for a free one).
-absl::Status add_listening_port(grpc::ServerBuilder& builder, const std::string& address, const TransportSecurity& security,
-                                int* bound_port);
+absl::Status add_listening_port(grpc::ServerBuilder& builder, const std::string& address,
+                                const TransportSecurity& security, int* bound_port);
 
 }  // namespace kedge

@@ -5,11 +5,11 @@
 
 #include <string>
 #include <string_view>
-#include <vector>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
-#include "absl/strings/str_cat.h"
+#include "fmt/format.h"
 
 namespace kedge {
 
@@ -31,7 +31,7 @@ std::string to_text(const T& value) {
   } else if constexpr (requires { value.ToString(); }) {
     return value.ToString();
   } else {
-    return absl::StrCat(value);
+    return fmt::format("{}", value);
   }
 }
 inline void collect(Fields&) {}
@@ -53,12 +53,20 @@ void log(LogLevel level, std::string_view event, const KeysAndValues&... keys_an
 }
 
 template <typename... A>
-void log_debug(std::string_view event, const A&... a) { log(LogLevel::kDebug, event, a...); }
+void log_debug(std::string_view event, const A&... a) {
+  log(LogLevel::kDebug, event, a...);
+}
 template <typename... A>
-void log_info(std::string_view event, const A&... a) { log(LogLevel::kInfo, event, a...); }
+void log_info(std::string_view event, const A&... a) {
+  log(LogLevel::kInfo, event, a...);
+}
 template <typename... A>
-void log_warning(std::string_view event, const A&... a) { log(LogLevel::kWarning, event, a...); }
+void log_warning(std::string_view event, const A&... a) {
+  log(LogLevel::kWarning, event, a...);
+}
 template <typename... A>
-void log_error(std::string_view event, const A&... a) { log(LogLevel::kError, event, a...); }
+void log_error(std::string_view event, const A&... a) {
+  log(LogLevel::kError, event, a...);
+}
 
 }  // namespace kedge
