@@ -1,0 +1,200 @@
+#!/usr/bin/env bash
+# Builds grpc.so, the northbound gRPC module that Debian's FRR package leaves out, against the installed FRR, from Debian's
+# source package. The package's own files stay untouched: load the result by its path, `staticd -M /path/grpc.so:50051`.
+#
+# The result is kept for each version of the package, in the build folder and in a cache of the machine:
+#   <build folder>/frr/<package version>/grpc.so, and the link <build folder>/frr/grpc.so to it
+# Everything else happens in a temporary folder; /etc/apt and apt's package lists are only read.
+#
+#   KEDGE_BUILD_DIR   the build folder (default: build/ beside this folder)
+#   KEDGE_CACHE_DIR   the cache of the machine (default: $XDG_CACHE_HOME/kedge or /var/cache/kedge)
+set -euo pipefail
+
+# Part of the cache's key: raise it when this script builds the same FRR differently.
+recipe=1
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+build_dir=${KEDGE_BUILD_DIR:-$root/build}
+cache_dir=${KEDGE_CACHE_DIR:-${XDG_CACHE_HOME:-/var/cache}/kedge}
+staticd=/usr/lib/frr/staticd
+temporary=
+
+say() { printf 'frr grpc module: %s\n' "$*"; }
+fail() {
+    printf 'frr grpc module: %s\n' "$*" >&2
+    exit 1
+}
+
+clean_up() {
+    if [[ -n $temporary ]]; then
+        rm -rf "$temporary"
+    fi
+}
+trap clean_up EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+# Runs one step, its output into a log that is shown only when the step fails.
+step() {
+    local name=$1 log
+    shift
+    log=$temporary/${name// /-}.log
+    if ! "$@" >"$log" 2>&1; then
+        tail -n 30 "$log" >&2
+        fail "failed to $name (its last lines stand above)"
+    fi
+}
+
+# apt's configuration of this machine, with source packages switched on and every place that apt writes to under $1.
+write_apt_configuration() {
+    local apt=$1 file
+    mkdir -p "$apt"/{apt.conf.d,sources.list.d,lists/partial,cache/archives/partial}
+    for file in /etc/apt/apt.conf.d/*; do
+        [[ ! -f $file ]] || cp "$file" "$apt/apt.conf.d/"
+    done
+    for file in /etc/apt/sources.list.d/*.sources; do
+        [[ ! -f $file ]] || sed -E 's/^Types:.*/Types: deb-src/I' "$file" >"$apt/sources.list.d/${file##*/}"
+    done
+    for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list; do
+        [[ ! -f $file ]] || sed -nE 's/^[[:space:]]*deb(-src)?([[:space:]])/deb-src\2/p' "$file" | sort -u >"$apt/sources.list.d/${file##*/}"
+    done
+    cat >"$apt/apt.conf.d/zz-kedge" <<-CONFIGURATION
+		Dir::Etc::sourcelist "/dev/null";
+		Dir::Etc::sourceparts "$apt/sources.list.d";
+		Dir::State::Lists "$apt/lists";
+		Dir::Cache "$apt/cache";
+		Acquire::Languages "none";
+		#clear APT::Update::Pre-Invoke;
+		#clear APT::Update::Post-Invoke;
+		#clear APT::Update::Post-Invoke-Success;
+	CONFIGURATION
+    printf 'Dir::Etc::Parts "%s";\n' "$apt/apt.conf.d" >"$apt/apt.conf"
+}
+
+fetch_source() {
+    local source_version=$1 apt=$temporary/apt
+    write_apt_configuration "$apt"
+    export APT_CONFIG=$apt/apt.conf
+    mkdir "$temporary/download"
+    # apt downloads as the user _apt.
+    chmod 755 "$temporary"
+    if [[ $EUID -eq 0 ]] && id -u _apt >/dev/null 2>&1; then
+        chown _apt "$temporary/download"
+    fi
+
+    step "fetch the source package lists" apt-get -q update
+    (
+        cd "$temporary/download"
+        step "fetch the source of frr $source_version" apt-get -q source --download-only --only-source "frr=$source_version"
+    ) || fail "the package archives may have a newer frr by now; if so, run: apt-get update && apt-get install frr"
+    unset APT_CONFIG
+    # apt has checked the files against the archive's signature already.
+    step "unpack the source" dpkg-source --no-check -x "$temporary/download"/frr_*.dsc "$temporary/source"
+}
+
+# Configures as Debian did, read from the installed daemon, but for the parts that no northbound module touches: each of them would
+# need more packages. frr's clippy, a code generator, is not needed for these files.
+configure_source() {
+    local options=()
+    eval "options=($("$staticd" --version | sed -n '/^configured with:/{n;p}'))"
+    [[ ${#options[@]} -gt 0 ]] || fail "$staticd --version does not tell how it was configured"
+    cd "$temporary/source"
+    step "bootstrap the source" ./bootstrap.sh
+    step "configure the source" ./configure "${options[@]}" --enable-grpc --disable-static \
+        --disable-vtysh --disable-doc --disable-doc-html --disable-snmp --disable-rpki --without-libpam --with-clippy=/bin/true \
+        CFLAGS=-O2 CXXFLAGS=-O2
+}
+
+compile_module() {
+    local output=$1 jobs library_dir
+    jobs=$(nproc)
+    library_dir=/usr/lib/$(dpkg-architecture -qDEB_HOST_MULTIARCH)/frr
+    cd "$temporary/source"
+    local objects=(
+        lib/grpc_la-northbound_grpc.lo
+        grpc/libfrrgrpc_pb_la-frr-northbound.pb.lo
+        grpc/libfrrgrpc_pb_la-frr-northbound.grpc.pb.lo
+    )
+    step "generate the headers" make lib/route_types.h grpc/frr-northbound.pb.cc grpc/frr-northbound.grpc.pb.cc
+    step "compile the module" make -j"$jobs" "${objects[@]}"
+    local linkable=() object libraries
+    for object in "${objects[@]}"; do
+        linkable+=("${object%/*}/.libs/$(basename "$object" .lo).o")
+    done
+    read -ra libraries < <(pkg-config --libs grpc++ protobuf libyang)
+    step "link the module" g++ -shared -o "$output" "${linkable[@]}" -Wl,--as-needed,-z,defs,-z,relro,-z,now \
+        "${libraries[@]}" "$library_dir/libfrr.so.0" "-Wl,-rpath,$library_dir"
+    strip --strip-unneeded "$output"
+}
+
+# Loads the module into the installed staticd, in a network namespace of its own, until it answers as a gRPC server does.
+check_module() {
+    local module=$1 run=$temporary/run
+    [[ $EUID -eq 0 ]] || fail "trying the module out needs root; run: sudo make setup"
+    rm -rf "$run"
+    mkdir "$run"
+    chmod 755 "$temporary"
+    chown frr:frr "$run"
+    step "load the module into staticd" unshare --net \
+        /usr/bin/python3 "$root/frr/check_grpc_module.py" "$staticd" "$module" "$run"
+}
+
+# Puts file $1 at path $2 in one step, so that nobody ever sees half of it.
+publish() {
+    mkdir -p "${2%/*}"
+    install -m 644 "$1" "$2.new"
+    mv -f "$2.new" "$2"
+}
+
+version=$(dpkg-query -W -f '${Version}' frr 2>/dev/null) || version=
+[[ -n $version && -x $staticd ]] || fail "FRR is not installed; run: make setup"
+case $version in
+    8.4.4-*) ;;
+    *) fail "FRR $version is installed; Kedge builds the module for Debian 12's FRR 8.4.4 only" ;;
+esac
+architecture=$(dpkg-query -W -f '${Architecture}' frr)
+module=$build_dir/frr/$version/grpc.so
+cached=$cache_dir/frr/${version}_${architecture}_$recipe/grpc.so
+recipe_of_module=${module%/*}/recipe
+
+point_link() {
+    printf '%s\n' "${architecture}_$recipe" >"$recipe_of_module"
+    ln -sfn "$version/grpc.so" "$build_dir/frr/grpc.so"
+}
+
+if [[ -s $module && $(cat "$recipe_of_module" 2>/dev/null) == "${architecture}_$recipe" ]]; then
+    ln -sfn "$version/grpc.so" "$build_dir/frr/grpc.so"
+    say "up to date for frr $version"
+    exit 0
+fi
+
+mkdir -p "$build_dir/frr"
+exec 9>"$build_dir/frr/lock"
+flock 9
+temporary=$(mktemp -d)
+# Compilers and autoconf that are interrupted leave their own temporary files behind: here they go too.
+export TMPDIR=$temporary/tmp
+mkdir -m 1777 "$TMPDIR"
+
+# Only what this user has put into the cache is loaded again.
+if [[ -s $cached && -O $cached ]]; then
+    if (check_module "$cached"); then
+        publish "$cached" "$module"
+        point_link
+        say "taken from $cached for frr $version"
+        exit 0
+    fi
+    say "$cached does not load, building it again" >&2
+fi
+
+say "building it for frr $version from Debian's source package (about half a minute)"
+fetch_source "$(dpkg-query -W -f '${source:Version}' frr)"
+(configure_source)
+(compile_module "$temporary/grpc.so")
+check_module "$temporary/grpc.so"
+if ! publish "$temporary/grpc.so" "$cached" 2>/dev/null; then
+    say "cannot write $cached, so it is kept in the build folder only" >&2
+fi
+publish "$temporary/grpc.so" "$module"
+point_link
+say "built and loaded: $module"

@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# Builds the fuzz targets (CMake target `fuzzers`, by clang's libFuzzer) and runs each for a while, from the seeds that the
+# repository holds for it in tests/fuzz/corpus/<name>. One line a target; an input that crashes is kept.
+#
+#   FUZZ_SECONDS  how long each target runs (default: 60)
+#   FUZZ_JUNIT    a file to write the results to in JUnit's format
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+seconds=${FUZZ_SECONDS:-60}
+build=build/fuzz
+logs=build/test-logs/fuzz
+cases=
+
+say() { printf 'fuzz: %s\n' "$*"; }
+
+# Adds a test case to the results: name, and what went wrong if anything did.
+record() {
+    cases+="  <testcase classname=\"fuzz\" name=\"$1\">${2:+<failure message=\"$2\"/>}</testcase>"$'\n'
+}
+
+# Called by the trap.
+# shellcheck disable=SC2317
+write_results() {
+    if [[ -n ${FUZZ_JUNIT:-} ]]; then
+        printf '<testsuite name="fuzz">\n%s</testsuite>\n' "$cases" >"$FUZZ_JUNIT"
+    fi
+}
+
+build_targets() {
+    if [[ ! -f $build/build.ninja || CMakePresets.json -nt $build/build.ninja ]]; then
+        cmake --preset fuzz
+        touch "$build/build.ninja"
+    fi
+    cmake --build --preset fuzz -j "${JOBS:-$(nproc)}"
+}
+
+run_target() {
+    local binary=$1 name=${1##*/}
+    local log=$logs/$name.log grown=$build/corpus/$name seeds=() seed runs problem=
+    mkdir -p "$grown"
+    # Last run's finds are not carried over: each run starts from the same inputs.
+    rm -f "$grown"/*
+    for seed in "tests/fuzz/corpus/$name" "tests/fuzz/corpus/${name#fuzz_}"; do
+        [[ ! -d $seed ]] || seeds+=("$seed")
+    done
+    "$binary" "$grown" "${seeds[@]}" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
+        -artifact_prefix="$logs/$name-" >"$log" 2>&1 || problem="exit status $?"
+    runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log" | tail -n 1)
+    if [[ -z $problem && ${runs:-0} -eq 0 ]]; then
+        problem="it executed nothing"
+    fi
+    record "$name" "$problem"
+    if [[ -n $problem ]]; then
+        grep -m1 -E '^(==[0-9]+==ERROR|SUMMARY|.*runtime error)' "$log" || true
+        say "$name: failed, $problem after ${runs:-0} runs; see $log and the inputs beside it"
+        return 1
+    fi
+    say "$name: passed, $runs runs in $seconds s"
+}
+
+mkdir -p "$logs"
+rm -f "$logs"/*
+trap write_results EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+if ! build_targets >"$logs/build.log" 2>&1; then
+    tail -n 30 "$logs/build.log"
+    record build "the fuzz targets do not build"
+    say "the fuzz targets do not build; see $logs/build.log"
+    exit 1
+fi
+
+mapfile -t targets < <(find "$build" -type f -name 'fuzz_*' -executable ! -path '*/CMakeFiles/*' | sort)
+if [[ ${#targets[@]} -eq 0 ]]; then
+    record build "there is no fuzz target"
+    say "there is no fuzz target in $build"
+    exit 1
+fi
+status=0
+for target in "${targets[@]}"; do
+    run_target "$target" || status=1
+done
+exit "$status"
