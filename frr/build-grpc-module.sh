@@ -82,7 +82,12 @@ fetch_source() {
         chown _apt "$temporary/download"
     fi
 
-    step "fetch the source package lists" apt-get -q update
+    # apt calls an update a success even when it could fetch nothing, and a failure when a source that is not needed here is broken.
+    apt-get -q update >"$temporary/update.log" 2>&1 || true
+    if ! compgen -G "$apt/lists/*_Sources*" >/dev/null; then
+        grep -E '^(Err|E|W):' "$temporary/update.log" | head -n 10 >&2 || true
+        fail "failed to fetch the lists of source packages from the sources in /etc/apt (is the network there?)"
+    fi
     (
         cd "$temporary/download"
         step "fetch the source of frr $source_version" apt-get -q source --download-only --only-source "frr=$source_version"

@@ -75,7 +75,7 @@ install_packages() {
     local packages=("$@") package unknown=()
     apt_log=$(mktemp)
 
-    if ! apt update; then
+    if ! apt -o APT::Update::Error-Mode=any update; then
         say "apt-get update failed, going on with the package lists at hand: $(grep -m1 '^[EW]:' "$apt_log" || true)" >&2
     fi
     for package in "${packages[@]}"; do
