@@ -55,6 +55,7 @@ class ClientStream : public std::enable_shared_from_this<ClientStream<Out, In>> 
         std::shared_ptr<ClientStream>(new ClientStream(std::move(executor), std::move(on_message), std::move(on_done)));
     stream->reactor_.self = stream;
     open(&stream->context_, &stream->reactor_);
+    stream->reactor_.AddHold();  // write() comes from outside of the reactor; given back when reading has ended
     stream->reactor_.StartRead(&stream->reactor_.in);
     stream->reactor_.StartCall();
     return stream;
@@ -75,7 +76,14 @@ class ClientStream : public std::enable_shared_from_this<ClientStream<Out, In>> 
     In in;
 
     void OnReadDone(bool ok) override {
-      if (!ok) return;
+      if (!ok) {
+        {
+          std::lock_guard lock(self->mutex_);
+          self->closed_ = true;
+        }
+        this->RemoveHold();
+        return;
+      }
       boost::asio::post(self->executor_, [stream = self, message = std::move(in)]() mutable {
         stream->on_message_(std::move(message));
       });
@@ -84,19 +92,13 @@ class ClientStream : public std::enable_shared_from_this<ClientStream<Out, In>> 
     }
     void OnWriteDone(bool ok) override {
       std::lock_guard lock(self->mutex_);
-      if (!ok) {
-        self->closed_ = true;
-        return;
-      }
+      if (!ok) self->closed_ = true;
+      if (self->closed_) return;
       self->queue_.pop_front();
       if (!self->queue_.empty()) self->start_write();
     }
     void OnDone(const grpc::Status& status) override {
       auto stream = std::move(self);
-      {
-        std::lock_guard lock(stream->mutex_);
-        stream->closed_ = true;
-      }
       auto executor = stream->executor_;
       boost::asio::post(executor, [stream = std::move(stream), status] { stream->on_done_(status); });
     }

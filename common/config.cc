@@ -3,6 +3,7 @@
 #include <cctype>
 #include <cerrno>
 #include <chrono>
+#include <cmath>
 #include <cstring>
 #include <fstream>
 #include <limits>
@@ -52,7 +53,7 @@ bool parse_duration(std::string_view text, std::chrono::nanoseconds* out) {
   for (const auto& [unit, nanos] : kUnits) {
     if (text.substr(end) != unit) continue;
     if (number * nanos > 1e18) return false;
-    *out = std::chrono::nanoseconds(static_cast<std::int64_t>(number * nanos));
+    *out = std::chrono::nanoseconds(std::llround(number * nanos));
     return true;
   }
   return false;

@@ -36,25 +36,35 @@ spdlog::logger& logger() {
   return *instance;
 }
 
-// A value from the network cannot break out of its line or its quotes.
+// Control characters of ASCII and, in UTF-8, of ISO 6429's C1 set: a terminal obeys both.
+bool is_control(std::string_view value, std::size_t i) {
+  const auto at = [value](std::size_t k) { return static_cast<unsigned char>(value[k]); };
+  if (at(i) < 0x20 || at(i) == 0x7f) return true;
+  return at(i) == 0xc2 && i + 1 < value.size() && at(i + 1) >= 0x80 && at(i + 1) < 0xa0;
+}
+
+// A value from the network cannot break out of its line or its quotes, nor steer the terminal that shows it.
 void append_value(std::string& line, std::string_view value) {
-  const bool plain = !value.empty() && value.find_first_of(" \"=\\\n\r\t") == std::string_view::npos;
-  if (plain) {
-    line += value;
-    return;
-  }
-  line += '"';
-  for (const char c : value) {
-    if (c == '"' || c == '\\') {
-      line += '\\';
-      line += c;
-    } else if (static_cast<unsigned char>(c) < 0x20) {
-      line += ' ';
-    } else {
-      line += c;
+  std::string safe;
+  safe.reserve(value.size() + 2);
+  bool plain = !value.empty();
+  for (std::size_t i = 0; i < value.size(); ++i) {
+    const char c = value[i];
+    if (is_control(value, i)) {
+      plain = false;
+      safe += ' ';
+      if (static_cast<unsigned char>(c) == 0xc2) ++i;
+      continue;
     }
+    if (c == ' ' || c == '=' || c == '"' || c == '\\') plain = false;
+    if (c == '"' || c == '\\') safe += '\\';
+    safe += c;
   }
-  line += '"';
+  if (plain) {
+    line += safe;
+  } else {
+    line.append(1, '"').append(safe).append(1, '"');
+  }
 }
 
 }  // namespace

@@ -1,5 +1,8 @@
 #include "common/time.h"
 
+#include <algorithm>
+#include <cstdint>
+
 namespace kedge {
 namespace {
 
@@ -20,11 +23,12 @@ Message split(std::int64_t nanos, bool floor) {
   return message;
 }
 
-// A message from the network may hold any number; what does not fit is clamped.
+// A message from the network may hold any number, also more than a second of nanoseconds; what does not fit is clamped.
 std::int64_t join(std::int64_t seconds, std::int32_t nanos) {
   constexpr std::int64_t kMost = INT64_MAX / kNanosPerSecond - 1;
   if (seconds > kMost) seconds = kMost;
   if (seconds < -kMost) seconds = -kMost;
+  nanos = std::clamp<std::int32_t>(nanos, 1 - kNanosPerSecond, kNanosPerSecond - 1);
   return seconds * kNanosPerSecond + nanos;
 }
 
