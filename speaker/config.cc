@@ -1,0 +1,168 @@
+#include "speaker/config.h"
+
+#include <algorithm>
+#include <chrono>
+#include <set>
+#include <string_view>
+
+#include "common/config.h"
+#include "common/status.h"
+#include "common/time.h"
+#include "fmt/format.h"
+
+namespace kedge::speaker {
+namespace {
+
+using namespace std::chrono_literals;
+using Duration = google::protobuf::Duration;
+
+// Checks keys one by one and keeps the first error.
+class Checker {
+ public:
+  explicit Checker(std::string name) : name_(std::move(name)) {}
+
+  void require(bool condition, std::string_view key, std::string_view text) {
+    if (!condition && status_.ok()) status_ = absl::InvalidArgumentError(fmt::format("{}: {}: {}", name_, key, text));
+  }
+
+  template <typename T>
+  T parsed(const absl::StatusOr<T>& value, std::string_view key) {
+    if (value.ok()) return *value;
+    require(false, key, std::string(value.status().message()));
+    return T{};
+  }
+
+  std::chrono::milliseconds duration(bool present, Duration* field, std::chrono::milliseconds fallback,
+                                     std::chrono::milliseconds least, std::chrono::milliseconds most,
+                                     std::string_view key) {
+    if (!present) *field = to_proto(fallback);
+    const auto value = std::chrono::duration_cast<std::chrono::milliseconds>(from_proto(*field));
+    require(value >= least && value <= most, key,
+            fmt::format("{} ms is out of range; {} to {} ms are possible", value.count(), least.count(), most.count()));
+    return value;
+  }
+
+  const absl::Status& status() const { return status_; }
+
+ private:
+  std::string name_;
+  absl::Status status_;
+};
+
+std::uint32_t with_default(std::uint32_t value, std::uint32_t fallback) { return value == 0 ? fallback : value; }
+
+void check_access(v1::AccessConfig* config, Checker& check, AccessPlaneConfig* out) {
+  check.require(config->interfaces_size() > 0, "access.interfaces",
+                "name at least one interface to which mobile nodes attach");
+  std::set<std::string> seen;
+  for (const auto& name : config->interfaces()) {
+    check.require(!name.empty() && name.size() <= 15, "access.interfaces",
+                  fmt::format("'{}' is no interface name; 1 to 15 characters are possible", name));
+    check.require(seen.insert(name).second, "access.interfaces", fmt::format("'{}' is given twice", name));
+    out->interfaces.push_back(name);
+  }
+  if (config->link_local().empty()) config->set_link_local("fe80::1");
+  out->link_local = check.parsed(Ipv6Address::parse(config->link_local()), "access.link_local");
+  check.require(out->link_local.is_link_local(), "access.link_local", "an address from fe80::/10 is expected");
+  if (config->link_layer_address().empty()) config->set_link_layer_address("02:00:5e:00:88:18");
+  out->link_layer_address =
+      check.parsed(LinkLayerAddress::parse(config->link_layer_address()), "access.link_layer_address");
+  check.require(!out->link_layer_address.is_multicast() && !out->link_layer_address.is_zero(),
+                "access.link_layer_address", "a unicast address is expected");
+
+  const auto seconds = [](std::chrono::milliseconds value) {
+    return std::chrono::duration_cast<std::chrono::seconds>(value);
+  };
+  out->router_lifetime = seconds(check.duration(config->has_router_lifetime(), config->mutable_router_lifetime(), 30min,
+                                                0ms, 9000s, "access.router_lifetime"));
+  out->preferred_lifetime =
+      seconds(check.duration(config->has_preferred_lifetime(), config->mutable_preferred_lifetime(), 30min, 10s, 2h,
+                             "access.preferred_lifetime"));
+  out->valid_lifetime = seconds(check.duration(config->has_valid_lifetime(), config->mutable_valid_lifetime(), 2h, 10s,
+                                               2h, "access.valid_lifetime"));
+  // RFC 4862, 5.5.3 c).
+  check.require(out->preferred_lifetime <= out->valid_lifetime, "access.preferred_lifetime",
+                "is longer than access.valid_lifetime");
+  out->probe_after =
+      check.duration(config->has_probe_after(), config->mutable_probe_after(), 5s, 100ms, 1h, "access.probe_after");
+  out->probe_interval = check.duration(config->has_probe_interval(), config->mutable_probe_interval(), 1s, 10ms, 1min,
+                                       "access.probe_interval");
+  out->overlap_guard = check.duration(config->has_overlap_guard(), config->mutable_overlap_guard(), 2s, 0ms, 1min,
+                                      "access.overlap_guard");
+}
+
+void check_frr(v1::FrrConfig* config, Checker& check) {
+  if (config->northbound().empty()) config->set_northbound("127.0.0.1:50051");
+  if (config->vty_directory().empty()) config->set_vty_directory("/var/run/frr");
+  config->set_local_preference_base(with_default(config->local_preference_base(), 100));
+  check.require(config->local_preference_base() <= 4'000'000'000, "frr.local_preference_base",
+                "at most 4000000000 is possible");
+}
+
+void check_kernel(v1::KernelConfig* config, Checker& check, ForwardingPlaneConfig* out) {
+  config->set_mobile_table(with_default(config->mobile_table(), 8818));
+  config->set_encapsulation_table(with_default(config->encapsulation_table(), 8819));
+  config->set_uplink_table(with_default(config->uplink_table(), 8820));
+  config->set_rule_priority(with_default(config->rule_priority(), 880));
+  config->set_route_protocol(with_default(config->route_protocol(), 188));
+  config->set_access_mtu(with_default(config->access_mtu(), 1500));
+  if (!config->has_redirection()) config->set_redirection(true);
+
+  const std::set<std::uint32_t> tables = {config->mobile_table(), config->encapsulation_table(),
+                                          config->uplink_table()};
+  check.require(tables.size() == 3, "kernel.mobile_table", "the three tables must differ");
+  for (const auto table : tables) {
+    check.require(table < 253 || table > 255, "kernel.mobile_table",
+                  fmt::format("{} is one of the kernel's own tables (253 to 255)", table));
+  }
+  check.require(config->rule_priority() <= 32000, "kernel.rule_priority", "1 to 32000 is possible, ahead of 'main'");
+  // 186 to 198 but for 188 are FRR's, below 17 the kernel's and the common daemons'.
+  check.require(config->route_protocol() <= 255 && config->route_protocol() > 16, "kernel.route_protocol",
+                "17 to 255 is possible, and no number that another daemon uses");
+  // RFC 8200, 5: 1280, and the tunnel takes 40.
+  check.require(config->access_mtu() >= 1320 && config->access_mtu() <= 65535, "kernel.access_mtu",
+                "1320 to 65535 is possible: the tunnel takes 40 of it and must carry 1280");
+  out->mobile_table = config->mobile_table();
+  out->encapsulation_table = config->encapsulation_table();
+  out->uplink_table = config->uplink_table();
+  out->rule_priority = config->rule_priority();
+  out->route_protocol = static_cast<std::uint8_t>(config->route_protocol());
+  out->access_mtu = config->access_mtu();
+}
+
+}  // namespace
+
+absl::StatusOr<Settings> load_settings(const std::string& path) {
+  v1::SpeakerConfig config;
+  if (auto status = load_config(path, &config); !status.ok()) return status;
+  return make_settings(std::move(config), path);
+}
+
+absl::StatusOr<Settings> make_settings(v1::SpeakerConfig config, const std::string& name) {
+  Checker check(name);
+  Settings settings;
+  check.require(!config.name().empty() && config.name().size() <= 63, "name",
+                "give this access router the name that it has in the LM's configuration");
+  check.require(!config.lm().address().empty(), "lm.address",
+                "give the LM's address, for example \"[2001:db8::1]:8818\"");
+  check.require(config.lm().insecure_plaintext(), "lm.insecure_plaintext",
+                "no certificates are configured; to go without TLS set it to true");
+  check_access(config.mutable_access(), check, &settings.access);
+  check_frr(config.mutable_frr(), check);
+  check_kernel(config.mutable_kernel(), check, &settings.forwarding);
+  if (config.log().level().empty()) config.mutable_log()->set_level("info");
+  static constexpr std::string_view kLevels[] = {"trace", "debug", "info", "warning", "error"};
+  check.require(std::find(std::begin(kLevels), std::end(kLevels), config.log().level()) != std::end(kLevels),
+                "log.level", "one of trace, debug, info, warning, error is expected");
+  if (!check.status().ok()) return check.status();
+
+  settings.access.mtu = settings.forwarding.access_mtu;
+  settings.forwarding.access_interfaces = settings.access.interfaces;
+  settings.forwarding.access_link_local = settings.access.link_local;
+  settings.forwarding.access_link_layer_address = settings.access.link_layer_address;
+  settings.best_path.vty_directory = config.frr().vty_directory();
+  settings.config = std::move(config);
+  return settings;
+}
+
+}  // namespace kedge::speaker

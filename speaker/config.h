@@ -1,0 +1,27 @@
+// The speaker's configuration, checked and with its defaults filled in.
+#pragma once
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "kedge/v1/config.pb.h"
+#include "speaker/access/access_plane.h"
+#include "speaker/frr/anchoring_plane.h"
+#include "speaker/kernel/forwarding_plane.h"
+
+namespace kedge::speaker {
+
+struct Settings {
+  // With every default filled in.
+  v1::SpeakerConfig config;
+  AccessPlaneConfig access;
+  ForwardingPlaneConfig forwarding;
+  BestPathObserverConfig best_path;
+};
+
+// Reads a file. Errors name the file, the key and what to do.
+absl::StatusOr<Settings> load_settings(const std::string& path);
+// Checks a message that was read from `name`.
+absl::StatusOr<Settings> make_settings(v1::SpeakerConfig config, const std::string& name);
+
+}  // namespace kedge::speaker

@@ -1,0 +1,605 @@
+#include "speaker/controller/controller.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+#include <vector>
+
+#include "common/log.h"
+#include "common/time.h"
+
+namespace kedge::speaker {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr auto kFirstRetry = 100ms;
+constexpr auto kLastRetry = 2000ms;
+// Frames of an MN that the LM does not know, or that it knows to be elsewhere, are not reported again for this long.
+constexpr auto kRefusalPause = 2000ms;
+
+std::string generation_text(const v1::Generation& generation) {
+  return fmt::format("{}.{}", generation.epoch(), generation.revision());
+}
+
+const v1::Holder* own_holder(const v1::Binding& binding, const std::string& self) {
+  for (const auto& holder : binding.holders()) {
+    if (holder.ar() == self) return &holder;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+Controller::Controller(boost::asio::any_io_executor executor, ControllerConfig config, LmClient& lm,
+                       ForwardingPlane& forwarding, MakeInjector make_injector, BestPathObserver& observer,
+                       AccessPlane& access, Metrics& metrics)
+    : executor_(std::move(executor)),
+      config_(std::move(config)),
+      lm_(lm),
+      forwarding_(forwarding),
+      make_injector_(std::move(make_injector)),
+      observer_(observer),
+      access_(access),
+      lm_connected_(metrics.gauge("kedge_speaker_lm_connected", "1 while the session with the LM is open")),
+      arrivals_(metrics.counter("kedge_speaker_arrivals_total", "Arrivals of MNs seen on the access links")),
+      attaches_ok_(metrics.counter("kedge_speaker_attaches_total", "Attach requests by result", {{"result", "ok"}})),
+      attaches_failed_(
+          metrics.counter("kedge_speaker_attaches_total", "Attach requests by result", {{"result", "failed"}})),
+      records_(metrics.counter("kedge_speaker_records_total", "Records received from the LM")),
+      acks_(metrics.counter("kedge_speaker_acknowledgements_total", "Acknowledgements sent to the LM")),
+      attach_latency_(metrics.latency("kedge_speaker_attach_seconds", "From an arrival to the LM's answer")) {
+  health_.set_kernel("synced");
+  health_.set_access("synced");
+  health_.set_frr("waiting for the LM");
+
+  lm_.on_connection = [this](const absl::Status& status) { on_connection(status); };
+  lm_.on_snapshot = [this](const LmClient::Snapshot& snapshot) { on_snapshot(snapshot); };
+  lm_.on_record = [this](const v1::Record& record) { on_record(record); };
+  forwarding_.on_programmed = [this](const Ipv6Prefix& prefix) { on_programmed(prefix); };
+  forwarding_.on_health = [this](const absl::Status& status) {
+    health_.set_kernel(status.ok() ? "synced" : std::string(status.message()));
+    report_health();
+  };
+  observer_.on_superseded = [this](const Ipv6Prefix& prefix) { on_superseded(prefix); };
+  access_.on_arrival = [this](const Arrival& arrival) { on_arrival(arrival); };
+  access_.on_departure = [this](const Departure& departure) { on_departure(departure); };
+  access_.on_ra_sent = [this](const LinkLayerAddress& mn, const std::vector<AdvertisedPrefix>& prefixes,
+                              SystemTime at) { on_ra_sent(mn, prefixes, at); };
+}
+
+Controller::~Controller() { *alive_ = false; }
+
+void Controller::on_connection(const absl::Status& status) {
+  lm_connected_.Set(status.ok() ? 1 : 0);
+  if (status.ok()) {
+    log_info("lm_connected");
+  } else {
+    // The kernel goes on forwarding and FRR announcing what they hold.
+    log_warning("lm_disconnected", "reason", status.ToString(), "effect", "bindings stay as they are; retrying");
+  }
+}
+
+void Controller::on_snapshot(const LmClient::Snapshot& snapshot) {
+  const auto& welcome = snapshot.welcome;
+  nodes_.clear();
+  for (const auto& node : welcome.nodes()) nodes_[node.name()] = node;
+
+  const auto locator = Ipv6Address::parse(welcome.self().locator());
+  const auto deliver_sid = Ipv6Address::parse(welcome.self().deliver_sid());
+  const auto uplink_sid = Ipv6Address::parse(welcome.self().uplink_sid());
+  if (!locator.ok() || !deliver_sid.ok() || !uplink_sid.ok()) {
+    log_error("welcome_invalid", "node", welcome.self().name(), "locator", welcome.self().locator(), "deliver_sid",
+              welcome.self().deliver_sid(), "uplink_sid", welcome.self().uplink_sid(), "do",
+              "correct access_routers in the LM's configuration");
+    return;
+  }
+  if (const auto status = forwarding_.set_identity(*locator, *deliver_sid, *uplink_sid); !status.ok()) {
+    log_error("identity_failed", "error", status.ToString());
+    health_.set_kernel(std::string(status.message()));
+    report_health();
+  }
+  if (injector_ == nullptr) {
+    injector_ = make_injector_(welcome.preference_levels());
+    injector_->on_committed = [this](const Ipv6Prefix& prefix, std::uint32_t level) { on_committed(prefix, level); };
+    injector_->on_state = [this](RouteInjector::State, const std::string& text) {
+      health_.set_frr(text);
+      health_.set_frr_version(injector_->frr_version());
+      report_health();
+    };
+  }
+
+  // What is known of the planes outlives the session, and is acknowledged anew.
+  auto previous = std::exchange(entries_, {});
+  prefixes_of_mn_.clear();
+  for (const auto& binding : snapshot.bindings) {
+    const auto prefix = Ipv6Prefix::parse(binding.prefix());
+    if (!prefix.ok()) {
+      log_error("record_invalid", "prefix", binding.prefix(), "error", prefix.status().ToString());
+      continue;
+    }
+    Entry entry;
+    if (auto node = previous.extract(*prefix); !node.empty()) {
+      const bool same_generation = compare(node.mapped().record.generation(), binding.generation()) == 0;
+      entry.programmed = node.mapped().programmed;
+      entry.level_wanted = node.mapped().level_wanted;
+      entry.level_committed = node.mapped().level_committed;
+      entry.superseded = same_generation && node.mapped().superseded;
+    }
+    entry.record = binding;
+    entry.desired = desired(binding, config_.name);
+    entries_.emplace(*prefix, std::move(entry));
+    prefixes_of_mn_[binding.mn_id()].insert(*prefix);
+  }
+  for (const auto& [prefix, entry] : previous) observer_.unwatch(prefix);
+
+  std::map<Ipv6Prefix, Route> routes;
+  std::map<Ipv6Prefix, std::uint32_t> levels;
+  for (auto& [prefix, entry] : entries_) {
+    auto route = route_of(entry);
+    if (!route && !releasing(entry)) route = entry.programmed;
+    if (route) routes[prefix] = *route;
+
+    std::uint32_t level = 0;
+    const auto* own = own_holder(entry.record, config_.name);
+    switch (entry.desired.anchoring.kind) {
+      case Anchoring::Kind::kNone:
+        break;
+      case Anchoring::Kind::kAdvertise:
+        // Nothing is announced that is not delivered.
+        level = route && route->kind == Route::Kind::kDeliver ? entry.desired.anchoring.level : 0;
+        break;
+      case Anchoring::Kind::kUntilSuperseded:
+        if (!entry.superseded && own != nullptr) level = own->advertises_preference();
+        break;
+    }
+    if (level > 0) levels[prefix] = level;
+    entry.level_wanted = level;
+  }
+
+  const auto status = forwarding_.replace_all(routes);
+  if (!status.ok()) log_error("forwarding_incomplete", "error", status.ToString(), "effect", "retrying");
+  for (auto& [prefix, entry] : entries_) {
+    const auto route = routes.find(prefix);
+    if (status.ok()) {
+      entry.programmed = route == routes.end() ? std::nullopt : std::optional(route->second);
+    } else {
+      entry.programmed.reset();  // reconcile() below sets each by itself and learns which one failed
+    }
+    // FRR confirms each that it holds or shall let go; of the others it holds nothing.
+    const auto* own = own_holder(entry.record, config_.name);
+    if (entry.level_wanted > 0 || (own != nullptr && own->advertises_preference() > 0)) entry.level_committed.reset();
+  }
+  injector_->replace_all(levels);
+  for (auto& [prefix, entry] : entries_) {
+    if (entry.level_wanted == 0 && !entry.level_committed) injector_->set(prefix, 0);
+  }
+
+  log_info("snapshot", "revision", generation_text(welcome.revision()), "bindings", entries_.size(), "routes",
+           routes.size(), "advertised", levels.size());
+  for (auto& [prefix, entry] : entries_) reconcile(prefix, entry);
+
+  std::vector<std::string> mns;
+  for (const auto& [mn_id, prefixes] : prefixes_of_mn_) mns.push_back(mn_id);
+  for (const auto& mn : served_) mns.push_back(mn.to_string());
+  for (const auto& mn_id : mns) refresh_mn(mn_id);
+
+  // Moves that happened while the LM was away.
+  for (auto& [mn, pending] : pending_attaches_) {
+    pending.replay = true;
+    pending.retry_after = kFirstRetry;
+    if (!pending.in_flight) send_attach(mn);
+  }
+  for (auto& [mn, detach] : std::exchange(pending_detaches_, {})) send_detach(detach.first, detach.second);
+}
+
+void Controller::on_record(const v1::Record& record) {
+  records_.Increment();
+  if (record.has_binding()) {
+    take(record.binding());
+    changed_mns_.insert(record.binding().mn_id());
+  } else if (record.has_forget()) {
+    if (const auto prefix = Ipv6Prefix::parse(record.forget().prefix()); prefix.ok()) drop(*prefix);
+  }
+  if (record.more()) return;
+  for (const auto& mn_id : std::exchange(changed_mns_, {})) refresh_mn(mn_id);
+}
+
+void Controller::take(const v1::Binding& binding) {
+  const auto prefix = Ipv6Prefix::parse(binding.prefix());
+  if (!prefix.ok()) {
+    log_error("record_invalid", "prefix", binding.prefix(), "error", prefix.status().ToString());
+    return;
+  }
+  auto& entry = entries_[*prefix];
+  if (compare(binding.revision(), entry.record.revision()) < 0) return;
+  if (compare(binding.generation(), entry.record.generation()) != 0) {
+    entry.superseded = false;
+    entry.watched = false;
+    entry.acknowledged.clear();
+    observer_.unwatch(*prefix);
+  }
+  entry.record = binding;
+  entry.desired = desired(binding, config_.name);
+  prefixes_of_mn_[binding.mn_id()].insert(*prefix);
+  reconcile(*prefix, entry);
+}
+
+void Controller::drop(const Ipv6Prefix& prefix) {
+  const auto found = entries_.find(prefix);
+  if (found != entries_.end()) {
+    auto& entry = found->second;
+    const std::string mn_id = entry.record.mn_id();
+    if (auto prefixes = prefixes_of_mn_.find(mn_id); prefixes != prefixes_of_mn_.end()) {
+      prefixes->second.erase(prefix);
+      if (prefixes->second.empty()) prefixes_of_mn_.erase(prefixes);
+    }
+    changed_mns_.insert(mn_id);
+    entries_.erase(found);
+  }
+  // Also for a prefix that is not known here: something of an earlier run may be left.
+  observer_.unwatch(prefix);
+  injector_->set(prefix, 0);
+  if (const auto status = forwarding_.set(prefix, std::nullopt); !status.ok()) {
+    log_error("clear_failed", "prefix", prefix, "error", status.ToString());
+  }
+}
+
+std::optional<Route> Controller::route_of(const Entry& entry) const {
+  Route route;
+  switch (entry.desired.forwarding.kind) {
+    case Forwarding::Kind::kNone:
+      return std::nullopt;
+    case Forwarding::Kind::kUnreachable:
+      route.kind = Route::Kind::kUnreachable;
+      return route;
+    case Forwarding::Kind::kDeliver: {
+      // The record's attachment describes the AR that the MN is attached to; an old anchor keeps what it has.
+      if (!entry.record.attached_ar().empty() && entry.record.attached_ar() != config_.name) return entry.programmed;
+      if (entry.record.attached_ar().empty() && entry.programmed) return entry.programmed;
+      const auto& attachment = entry.record.attachment();
+      const auto link_local = Ipv6Address::parse(attachment.link_local());
+      const auto link_layer = LinkLayerAddress::parse(attachment.link_layer_address());
+      if (!link_local.ok() || !link_layer.ok()) return entry.programmed;
+      route.kind = Route::Kind::kDeliver;
+      route.interface = attachment.interface();
+      route.link_local = *link_local;
+      route.link_layer_address = *link_layer;
+      return route;
+    }
+    case Forwarding::Kind::kRedirect: {
+      if (!config_.redirection) return entry.superseded ? std::nullopt : entry.programmed;
+      const auto node = nodes_.find(entry.desired.forwarding.redirect_to);
+      if (node == nodes_.end()) return entry.programmed;
+      const auto segment = Ipv6Address::parse(node->second.deliver_sid());
+      if (!segment.ok()) return entry.programmed;
+      route.kind = Route::Kind::kRedirect;
+      route.segment = *segment;
+      return route;
+    }
+  }
+  return std::nullopt;
+}
+
+bool Controller::releasing(const Entry& entry) const {
+  const auto* own = own_holder(entry.record, config_.name);
+  return own == nullptr || own->releasing();
+}
+
+bool Controller::delivering(const Entry& entry) const {
+  return entry.programmed && entry.programmed->kind == Route::Kind::kDeliver;
+}
+
+void Controller::reconcile(const Ipv6Prefix& prefix, Entry& entry) {
+  reconcile_forwarding(prefix, entry);
+  reconcile_anchoring(prefix, entry);
+  // What was withdrawn for good can be cleared now.
+  if (releasing(entry)) reconcile_forwarding(prefix, entry);
+  acknowledge(prefix, entry);
+}
+
+void Controller::reconcile_forwarding(const Ipv6Prefix& prefix, Entry& entry) {
+  const auto route = route_of(entry);
+  const bool bgp_only = !config_.redirection && entry.desired.forwarding.kind == Forwarding::Kind::kRedirect;
+  if (!route) {
+    // An AR that has to let go does so after FRR has withdrawn; one whose acknowledgements the LM has not seen yet
+    // keeps what it has until something better is safe.
+    const bool clear =
+        (releasing(entry) && entry.level_wanted == 0 && entry.level_committed == 0U) || (bgp_only && entry.superseded);
+    if (!clear || !entry.programmed) return;
+  }
+  if (route == entry.programmed) return;
+  if (const auto status = forwarding_.set(prefix, route); !status.ok()) {
+    log_error("forwarding_failed", "prefix", prefix, "generation", generation_text(entry.record.generation()), "error",
+              status.ToString(), "effect", "retrying");
+    return;
+  }
+  entry.programmed = route;
+  static constexpr std::string_view kNames[] = {"deliver", "redirect", "unreachable"};
+  log_info("programmed", "prefix", prefix, "generation", generation_text(entry.record.generation()), "route",
+           route ? kNames[static_cast<std::size_t>(route->kind)] : "none", "to",
+           route && route->kind == Route::Kind::kRedirect ? entry.desired.forwarding.redirect_to
+                                                          : (route ? route->interface : ""));
+}
+
+void Controller::reconcile_anchoring(const Ipv6Prefix& prefix, Entry& entry) {
+  switch (entry.desired.anchoring.kind) {
+    case Anchoring::Kind::kNone:
+      observer_.unwatch(prefix);
+      set_level(prefix, entry, 0);
+      break;
+    case Anchoring::Kind::kAdvertise:
+      observer_.unwatch(prefix);
+      if (delivering(entry)) set_level(prefix, entry, entry.desired.anchoring.level);
+      break;
+    case Anchoring::Kind::kUntilSuperseded:
+      if (entry.superseded) {
+        set_level(prefix, entry, 0);
+      } else {
+        watch(prefix, entry);
+      }
+      break;
+  }
+}
+
+void Controller::watch(const Ipv6Prefix& prefix, Entry& entry) {
+  if (entry.watched) return;
+  const auto node = nodes_.find(entry.desired.anchoring.successor);
+  if (node == nodes_.end()) return;
+  const auto locator = Ipv6Address::parse(node->second.locator());
+  if (!locator.ok()) return;
+  entry.watched = true;
+  observer_.watch(prefix, *locator, config_.local_preference_base + entry.desired.anchoring.level);
+}
+
+void Controller::set_level(const Ipv6Prefix& prefix, Entry& entry, std::uint32_t level) {
+  if (entry.level_wanted == level) return;
+  entry.level_wanted = level;
+  entry.level_committed.reset();
+  injector_->set(prefix, level);
+}
+
+void Controller::acknowledge(const Ipv6Prefix& prefix, Entry& entry) {
+  const auto* own = own_holder(entry.record, config_.name);
+  if (own == nullptr) return;
+  if (entry.programmed) {
+    switch (entry.programmed->kind) {
+      case Route::Kind::kDeliver:
+        if (entry.record.attached_ar() == config_.name && entry.programmed == route_of(entry)) {
+          send_ack(prefix, entry, v1::STAGE_DELIVERING);
+        }
+        break;
+      case Route::Kind::kRedirect:
+        if (entry.desired.forwarding.kind == Forwarding::Kind::kRedirect && entry.programmed == route_of(entry)) {
+          send_ack(prefix, entry, v1::STAGE_REDIRECTING, entry.desired.forwarding.redirect_to);
+        }
+        break;
+      case Route::Kind::kUnreachable:
+        send_ack(prefix, entry, v1::STAGE_UNREACHABLE);
+        break;
+    }
+  }
+  const auto& anchoring = entry.desired.anchoring;
+  if (anchoring.kind == Anchoring::Kind::kAdvertise && entry.level_committed == anchoring.level) {
+    send_ack(prefix, entry, v1::STAGE_ADVERTISED, {}, anchoring.level);
+  }
+  if (anchoring.kind == Anchoring::Kind::kUntilSuperseded && entry.superseded) {
+    send_ack(prefix, entry, v1::STAGE_SUPERSEDED, {}, anchoring.level);
+  }
+  if (own->advertises_preference() > 0 && entry.level_wanted == 0 && entry.level_committed == 0U &&
+      (anchoring.kind == Anchoring::Kind::kNone || entry.superseded)) {
+    send_ack(prefix, entry, v1::STAGE_WITHDRAWN);
+  }
+  const bool empty = !entry.programmed && entry.level_wanted == 0 && entry.level_committed == 0U;
+  const bool bgp_only = !config_.redirection && entry.superseded;
+  if (empty && (own->releasing() || bgp_only)) send_ack(prefix, entry, v1::STAGE_CLEARED);
+}
+
+void Controller::send_ack(const Ipv6Prefix& prefix, Entry& entry, v1::Stage stage, const std::string& redirects_to,
+                          std::uint32_t level, std::optional<SystemTime> at) {
+  if (!entry.acknowledged.insert(fmt::format("{} {} {}", static_cast<int>(stage), redirects_to, level)).second) return;
+  v1::Ack ack;
+  ack.set_prefix(prefix.to_string());
+  *ack.mutable_generation() = entry.record.generation();
+  ack.set_stage(stage);
+  ack.set_redirects_to(redirects_to);
+  ack.set_preference(level);
+  *ack.mutable_at() = to_proto(at.value_or(now_system()));
+  acks_.Increment();
+  lm_.ack(ack);
+}
+
+void Controller::on_programmed(const Ipv6Prefix& prefix) {
+  const auto found = entries_.find(prefix);
+  if (found == entries_.end()) return;
+  auto& entry = found->second;
+  entry.programmed = route_of(entry);
+  reconcile(prefix, entry);
+  refresh_mn(entry.record.mn_id());
+}
+
+void Controller::on_committed(const Ipv6Prefix& prefix, std::uint32_t level) {
+  const auto found = entries_.find(prefix);
+  if (found == entries_.end() || found->second.level_wanted != level) return;
+  found->second.level_committed = level;
+  reconcile(prefix, found->second);
+}
+
+void Controller::on_superseded(const Ipv6Prefix& prefix) {
+  const auto found = entries_.find(prefix);
+  if (found == entries_.end() || found->second.desired.anchoring.kind != Anchoring::Kind::kUntilSuperseded) return;
+  log_info("superseded", "prefix", prefix, "generation", generation_text(found->second.record.generation()), "by",
+           found->second.desired.anchoring.successor);
+  found->second.superseded = true;
+  reconcile(prefix, found->second);
+}
+
+bool Controller::attached_here(const std::string& mn_id) const {
+  const auto prefixes = prefixes_of_mn_.find(mn_id);
+  if (prefixes == prefixes_of_mn_.end()) return false;
+  return std::any_of(prefixes->second.begin(), prefixes->second.end(), [&](const Ipv6Prefix& prefix) {
+    return entries_.at(prefix).record.attached_ar() == config_.name;
+  });
+}
+
+void Controller::refresh_mn(const std::string& mn_id) {
+  const auto mn = LinkLayerAddress::parse(mn_id);
+  if (!mn.ok()) return;
+  if (!attached_here(mn_id)) {
+    if (served_.erase(*mn) > 0) access_.release(*mn);
+    return;
+  }
+  std::vector<AdvertisedPrefix> advertised;
+  const v1::Attachment* attachment = nullptr;
+  for (const auto& prefix : prefixes_of_mn_.at(mn_id)) {
+    const auto& entry = entries_.at(prefix);
+    if (entry.record.attached_ar() != config_.name) continue;
+    // No prefix is advertised to the MN before its packets are delivered; all of them go into one RA.
+    if (!delivering(entry)) return;
+    attachment = &entry.record.attachment();
+    // RFC 8818, 4.2: "The MN obtains a new IP address anchored to the new location and preferably uses it for new
+    // communications": the prefixes of other anchors are deprecated.
+    advertised.push_back({prefix, entry.record.home_ar() != config_.name});
+  }
+  std::stable_sort(advertised.begin(), advertised.end(),
+                   [](const auto& a, const auto& b) { return !a.deprecated && b.deprecated; });
+  const auto link_local = Ipv6Address::parse(attachment->link_local());
+  if (!link_local.ok()) return;
+  served_.insert(*mn);
+  pending_detaches_.erase(*mn);
+  access_.serve(*mn, *link_local, attachment->interface(), advertised);
+}
+
+void Controller::on_ra_sent(const LinkLayerAddress& mn, const std::vector<AdvertisedPrefix>& prefixes, SystemTime at) {
+  log_debug("ra_sent", "mn", mn, "prefixes", prefixes.size());
+  for (const auto& advertised : prefixes) {
+    const auto found = entries_.find(advertised.prefix);
+    if (found == entries_.end()) continue;
+    send_ack(advertised.prefix, found->second, v1::STAGE_RA_SENT, {}, 0, at);
+  }
+}
+
+void Controller::on_arrival(const Arrival& arrival) {
+  const std::string mn_id = arrival.link_layer_address.to_string();
+  if (attached_here(mn_id) && served_.contains(arrival.link_layer_address)) {
+    const auto& attachment = entries_.at(*prefixes_of_mn_.at(mn_id).begin()).record.attachment();
+    const bool moved_on_link = attachment.interface() != arrival.interface ||
+                               (arrival.link_local_seen && attachment.link_local() != arrival.link_local.to_string());
+    if (!moved_on_link) return;
+  }
+  arrivals_.Increment();
+  log_info("arrival", "mn", mn_id, "interface", arrival.interface, "trigger", v1::Trigger_Name(arrival.trigger));
+  start_attach(arrival);
+}
+
+void Controller::start_attach(const Arrival& arrival) {
+  auto& pending = pending_attaches_[arrival.link_layer_address];
+  if (pending.timer == nullptr) {
+    pending.timer = std::make_shared<boost::asio::steady_timer>(executor_);
+    pending.arrival = arrival;
+    pending.retry_after = kFirstRetry;
+  } else if (arrival.link_local_seen || pending.arrival.interface != arrival.interface ||
+             arrival.trigger == v1::TRIGGER_ROUTER_SOLICITATION) {
+    const auto heard_at = pending.arrival.heard_at;
+    pending.arrival = arrival;
+    pending.arrival.heard_at = heard_at;
+  }
+  if (!pending.in_flight) send_attach(arrival.link_layer_address);
+}
+
+void Controller::send_attach(const LinkLayerAddress& mn) {
+  auto& pending = pending_attaches_.at(mn);
+  const auto& arrival = pending.arrival;
+  v1::AttachRequest request;
+  request.set_ar(config_.name);
+  request.set_mn_id(mn.to_string());
+  request.mutable_attachment()->set_interface(arrival.interface);
+  request.mutable_attachment()->set_link_layer_address(mn.to_string());
+  request.mutable_attachment()->set_link_local(arrival.link_local.to_string());
+  request.set_trigger(pending.replay && arrival.trigger == v1::TRIGGER_DATA_FRAME ? v1::TRIGGER_REPLAY
+                                                                                  : arrival.trigger);
+  const auto last_heard = std::max(access_.last_heard(mn).value_or(arrival.heard_at_steady), arrival.heard_at_steady);
+  const auto age = std::max(std::chrono::steady_clock::now() - last_heard, std::chrono::steady_clock::duration::zero());
+  *request.mutable_age() = to_proto(std::chrono::duration_cast<std::chrono::nanoseconds>(age));
+  *request.mutable_heard_at() = to_proto(arrival.heard_at);
+  request.set_incarnation(config_.incarnation);
+  request.set_sequence(++sequence_);
+  pending.in_flight = true;
+  pending.timer->cancel();
+  lm_.attach(request, [this, mn, alive = alive_](const absl::Status& status) {
+    if (*alive) attach_done(mn, status);
+  });
+}
+
+void Controller::attach_done(const LinkLayerAddress& mn, const absl::Status& status) {
+  const auto found = pending_attaches_.find(mn);
+  if (found == pending_attaches_.end()) return;
+  auto& pending = found->second;
+  pending.in_flight = false;
+  if (status.ok()) {
+    attaches_ok_.Increment();
+    attach_latency_.Observe(
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - pending.arrival.heard_at_steady).count());
+    pending_attaches_.erase(found);
+    return;
+  }
+  attaches_failed_.Increment();
+  const bool try_again = absl::IsUnavailable(status) || absl::IsAborted(status) || absl::IsCancelled(status) ||
+                         absl::IsDeadlineExceeded(status) || absl::IsUnknown(status) || absl::IsInternal(status);
+  if (!try_again) {
+    log_warning("attach_refused", "mn", mn, "error", status.ToString());
+    access_.refuse(mn, kRefusalPause);
+    pending_attaches_.erase(found);
+    return;
+  }
+  log_warning("attach_postponed", "mn", mn, "error", status.ToString(), "effect", "retrying");
+  pending.timer->expires_after(pending.retry_after);
+  pending.retry_after = std::min<std::chrono::milliseconds>(pending.retry_after * 2, kLastRetry);
+  pending.timer->async_wait([this, mn, alive = alive_](boost::system::error_code error) {
+    if (error || !*alive) return;
+    const auto again = pending_attaches_.find(mn);
+    if (again != pending_attaches_.end() && !again->second.in_flight) send_attach(mn);
+  });
+}
+
+void Controller::on_departure(const Departure& departure) {
+  const auto& mn = departure.link_layer_address;
+  served_.erase(mn);
+  pending_attaches_.erase(mn);
+  const auto prefixes = prefixes_of_mn_.find(mn.to_string());
+  if (prefixes == prefixes_of_mn_.end()) return;
+  v1::Generation latest;
+  for (const auto& prefix : prefixes->second) {
+    const auto& record = entries_.at(prefix).record;
+    if (record.attached_ar() == config_.name && compare(record.generation(), latest) > 0) latest = record.generation();
+  }
+  if (latest.revision() == 0) return;
+  log_info("departure", "mn", mn, "interface", departure.interface, "reason", v1::DetachReason_Name(departure.reason));
+  send_detach(departure, latest);
+}
+
+void Controller::send_detach(const Departure& departure, const v1::Generation& generation) {
+  const auto& mn = departure.link_layer_address;
+  pending_detaches_[mn] = {departure, generation};
+  v1::DetachRequest request;
+  request.set_ar(config_.name);
+  request.set_mn_id(mn.to_string());
+  *request.mutable_generation() = generation;
+  request.set_reason(departure.reason);
+  request.set_incarnation(config_.incarnation);
+  request.set_sequence(++sequence_);
+  const auto age = std::chrono::steady_clock::now() - departure.last_heard;
+  *request.mutable_age() = to_proto(std::chrono::duration_cast<std::chrono::nanoseconds>(age));
+  lm_.detach(request, [this, mn, alive = alive_](const absl::Status& status) {
+    if (!*alive) return;
+    if (status.ok() || !absl::IsUnavailable(status)) {
+      // Unavailable: sent again after the next snapshot.
+      pending_detaches_.erase(mn);
+      if (!status.ok()) log_warning("detach_refused", "mn", mn, "error", status.ToString());
+    }
+  });
+}
+
+void Controller::report_health() { lm_.report_health(health_); }
+
+}  // namespace kedge::speaker

@@ -1,0 +1,120 @@
+// kedge-speaker: the agent beside FRR on an access router.
+//
+// The wiring, producer -> consumer, all on one executor:
+//   access plane   -- arrivals, departures --> controller -- Attach, Detach --> LM
+//   LM             -- snapshot, records    --> controller -- routes --> forwarding plane (kernel)
+//                                                         -- levels --> route injector (FRR's staticd)
+//                                                         -- watches --> best path observer (FRR's bgpd)
+//                                                         -- prefixes --> access plane (RA)
+//   planes         -- reached stages       --> controller -- acknowledgements --> LM
+//
+// Exit codes: 0 ended by SIGTERM or SIGINT, 1 failed while running, 2 wrong usage or configuration.
+
+#include <csignal>
+#include <iostream>
+#include <random>
+
+#include "CLI/CLI.hpp"
+#include "boost/asio/io_context.hpp"
+#include "boost/asio/signal_set.hpp"
+#include "common/credentials.h"
+#include "common/daemon.h"
+#include "common/log.h"
+#include "common/metrics.h"
+#include "common/metrics_http.h"
+#include "speaker/config.h"
+#include "speaker/controller/controller.h"
+
+namespace {
+
+using namespace kedge;
+
+constexpr int kOk = 0;
+constexpr int kFailed = 1;
+constexpr int kUsage = 2;
+
+int failed(std::string_view what, const absl::Status& status) {
+  log_error(what, "error", status.ToString());
+  return kFailed;
+}
+
+std::uint64_t random_number() {
+  std::random_device device;
+  return static_cast<std::uint64_t>(device()) << 32U | device();
+}
+
+int run(const speaker::Settings& settings) {
+  const auto& config = settings.config;
+  boost::asio::io_context io(1);
+  const auto executor = io.get_executor();
+  Metrics metrics;
+
+  auto metrics_server = serve_metrics(executor, config.metrics().listen(), metrics);
+  if (!metrics_server.ok()) return failed("metrics_failed", metrics_server.status());
+  auto forwarding = speaker::make_kernel_forwarding_plane(executor, settings.forwarding);
+  if (!forwarding.ok()) return failed("forwarding_plane_failed", forwarding.status());
+  auto access = speaker::make_access_plane(executor, settings.access);
+  if (!access.ok()) return failed("access_plane_failed", access.status());
+  auto observer = speaker::make_bgpd_observer(executor, settings.best_path);
+  auto channel = make_channel(config.lm().address(), {config.lm().insecure_plaintext()});
+  if (!channel.ok()) return failed("lm_channel_failed", channel.status());
+
+  const std::uint64_t incarnation = random_number();
+  auto lm = speaker::make_lm_client(executor, *channel, {config.name(), incarnation, KEDGE_VERSION});
+  speaker::Controller controller(
+      executor, {config.name(), incarnation, config.frr().local_preference_base(), config.kernel().redirection()}, *lm,
+      **forwarding,
+      [&](std::uint32_t levels) {
+        return speaker::make_northbound_injector(executor, {config.frr().northbound(), levels});
+      },
+      *observer, **access, metrics);
+
+  boost::asio::signal_set signals(io, SIGTERM, SIGINT);
+  signals.async_wait([&](boost::system::error_code error, int signal) {
+    if (error) return;
+    log_info("stopping", "signal", signal, "effect", "the kernel goes on forwarding and FRR announcing");
+    notify_stopping();
+    lm->stop();
+    io.stop();
+  });
+  lm->start();
+  log_info("started", "name", config.name(), "version", KEDGE_VERSION, "incarnation", incarnation);
+  notify_ready();
+  io.run();
+  return kOk;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app{"kedge-speaker: moves the IP anchor of mobile nodes to this access router (RFC 8818)"};
+  std::string path;
+  bool check = false;
+  bool purge = false;
+  app.add_option("--config", path, "Configuration file (YAML)")->required();
+  app.add_flag("--check", check, "Check the configuration and exit");
+  app.add_flag("--purge", purge, "Remove all that kedge has put into the kernel, and exit");
+  app.set_version_flag("--version", KEDGE_VERSION);
+  app.footer("Exit codes: 0 ended by a signal, 1 failed while running, 2 wrong usage or configuration.");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? kOk : kUsage;
+  }
+
+  const auto settings = speaker::load_settings(path);
+  if (!settings.ok()) {
+    std::cerr << settings.status().message() << "\n";
+    return kUsage;
+  }
+  if (const auto status = set_log_level(settings->config.log().level()); !status.ok()) return kUsage;
+  if (check) {
+    std::cout << path << ": ok\n";
+    return kOk;
+  }
+  if (purge) {
+    const auto status = speaker::remove_all(settings->forwarding);
+    return status.ok() ? kOk : failed("purge_failed", status);
+  }
+  return run(*settings);
+}
