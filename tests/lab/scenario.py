@@ -1,0 +1,280 @@
+"""What scenarios on a running lab need: commands in nodes, a numbered flow between two of them, the LM's events, and moves with their time
+lines. Used by the scenario tests and by the demo."""
+
+import calendar
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY / "containerlab"))
+
+from netlab_lib import lab as labs  # noqa: E402  pylint: disable=wrong-import-position
+
+NETLAB = REPOSITORY / "containerlab" / "netlab"
+CN_ADDRESS = "2001:db8:0:4::2"
+# Stage of a move -> type of the LM's event that tells of it.
+STAGES = {
+    "rs_seen": "EVENT_TYPE_ARRIVAL_SEEN",
+    "attach_committed": "EVENT_TYPE_ATTACH_COMMITTED",
+    "deliver_programmed": "EVENT_TYPE_DELIVERING",
+    "ra_sent": "EVENT_TYPE_RA_SENT",
+    "redirect_programmed": "EVENT_TYPE_REDIRECTING",
+    "frr_committed": "EVENT_TYPE_ADVERTISED",
+    "best_path_changed": "EVENT_TYPE_SUPERSEDED",
+    "withdrawn": "EVENT_TYPE_WITHDRAWN",
+    "settled": "EVENT_TYPE_SETTLED",
+}
+
+
+class ScenarioError(Exception):
+    """What did not happen in time, with what is known of why."""
+
+
+def wait_until(what, condition, seconds=15, interval=0.02):
+    """Returns the condition's first true value; raises ScenarioError when there was none in time."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise ScenarioError(f"{what}: not within {seconds} s")
+        time.sleep(interval)
+
+
+def timestamp_ns(text):
+    """Nanoseconds since 1970 of a timestamp in Protobuf's JSON form."""
+    seconds, _, fraction = text.rstrip("Z").partition(".")
+    return calendar.timegm(time.strptime(seconds, "%Y-%m-%dT%H:%M:%S")) * 10**9 + int((fraction or "0").ljust(9, "0"))
+
+
+class Events:
+    """The LM's events as they come, by `kedgectl watch`. Goes on by itself when the LM was restarted."""
+
+    def __init__(self, scenario, node="lm"):
+        self._list = []
+        self._changed = threading.Condition()
+        self._process = scenario.start(node, "kedgectl", "watch", "--follow", "--from-start", "-o", "json")
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self):
+        for line in self._process.stdout:
+            with contextlib.suppress(ValueError), self._changed:
+                self._list.append(json.loads(line))
+                self._changed.notify_all()
+
+    def all(self):
+        with self._changed:
+            return list(self._list)
+
+    def wait(self, what, condition, seconds=30):
+        """Returns the first event from now on or before for which the condition holds."""
+        deadline = time.monotonic() + seconds
+        with self._changed:
+            seen = 0
+            while True:
+                for event in self._list[seen:]:
+                    if condition(event):
+                        return event
+                seen = len(self._list)
+                if not self._changed.wait(timeout=max(0, deadline - time.monotonic())) and time.monotonic() >= deadline:
+                    last = "; ".join(f"{e['type']} {e.get('ar', '')} {e.get('prefix', '')}" for e in self._list[-6:])
+                    raise ScenarioError(f"{what}: no such event within {seconds} s; the last were: {last}")
+
+    def close(self):
+        stop_process(self._process)
+        self._reader.join(timeout=5)
+
+
+def stop_process(process, number=signal.SIGTERM):
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(number)
+    try:
+        return process.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
+
+
+class Flow:
+    """A numbered flow in both directions between cn and a mobile node's address."""
+
+    def __init__(self, scenario, folder, mn="mn1", mn_address=None, rate=1000, port=9000, size=200):
+        self.folder = pathlib.Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.files = {"cn": self.folder / "cn.json", "mn": self.folder / "mn.json"}
+        address = mn_address or scenario.mn_address(mn)
+        common = ["--rate", str(rate), "--port", str(port), "--size", str(size)]
+        self._ends = {
+            "cn": scenario.start("cn", "flow_probe", "run", "--local", CN_ADDRESS, "--remote", address, *common,
+                                 "--name", "cn", "--report", str(self.files["cn"])),
+            "mn": scenario.start(mn, "flow_probe", "run", "--local", address, "--remote", CN_ADDRESS, *common,
+                                 "--name", "mn", "--report", str(self.files["mn"])),
+        }  # fmt: skip
+        for name, end in self._ends.items():
+            line = end.stdout.readline()
+            if "flow_started" not in line:
+                raise ScenarioError(f"the flow's end at {name} did not start: {end.stderr.read()}")
+
+    def stop(self):
+        for end in self._ends.values():
+            end.send_signal(signal.SIGTERM)
+        for name, end in self._ends.items():
+            if end.wait(timeout=30) != 0:
+                raise ScenarioError(f"the flow's end at {name} failed: {end.stderr.read()}")
+
+    def abort(self):
+        for end in self._ends.values():
+            stop_process(end, signal.SIGKILL)
+
+    def report(self, window=None):
+        """Of the whole flow, or of the packets sent in a window of monotonic nanoseconds."""
+        command = [labs.build_folder() / "tests" / "tools" / "flow_probe", "report", "--a", self.files["cn"], "--b", self.files["mn"]]
+        if window:
+            command += ["--from", str(window[0]), "--to", str(window[1])]
+        output = self.folder / "report.json"
+        subprocess.run([*map(str, command), "-o", str(output)], check=True)
+        return json.loads(output.read_text())
+
+
+class Scenario:
+    """A running lab and what has been started in it."""
+
+    def __init__(self, lab_name):
+        self.lab = labs.find(lab_name)
+        self._processes = []
+        # The machine's clocks: events carry wall-clock times, flows monotonic ones.
+        self.wall_offset_ns = time.time_ns() - time.monotonic_ns()
+
+    def run(self, node, *command, check=True, timeout=60):
+        result = self.lab.run(node, [str(word) for word in command], timeout=timeout)
+        if check and result.returncode != 0:
+            raise ScenarioError(f"{node}: {' '.join(map(str, command))}: status {result.returncode}: {result.stdout}{result.stderr}")
+        return result
+
+    def output(self, node, *command):
+        return self.run(node, *command).stdout
+
+    def json(self, node, *command):
+        return json.loads(self.output(node, *command))
+
+    def start(self, node, *command):
+        process = subprocess.Popen(
+            [NETLAB, "exec", "-t", self.lab.name, node, "--", *map(str, command)], text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        self._processes.append(process)
+        return process
+
+    def close(self):
+        for process in self._processes:
+            if process.poll() is None:
+                stop_process(process, signal.SIGKILL)
+
+    # What is there
+
+    def mn_addresses(self, mn="mn1", interface="br0"):
+        """Global addresses that are ready to be used, the preferred ones first."""
+        found = json.loads(self.output(mn, "ip", "-j", "-6", "address", "show", "dev", interface, "scope", "global"))
+        entries = [a for link in found for a in link.get("addr_info", []) if "local" in a and not a.get("tentative")]
+        entries.sort(key=lambda a: a.get("deprecated", False))
+        return [a["local"] for a in entries]
+
+    def mn_address(self, mn="mn1", within="2001:db8:1000:"):
+        return wait_until(
+            f"{mn} has an address from {within}",
+            lambda: next((a for a in self.mn_addresses(mn) if a.startswith(within)), None),
+        )
+
+    def bindings(self):
+        return self.json("lm", "kedgectl", "bindings", "-o", "json")["bindings"]
+
+    def speaker_pid(self, ar):
+        pids = self.output(ar, "pidof", "kedge-speaker").split()
+        return int(pids[0]) if pids else 0
+
+    def kill(self, node, name, number="KILL"):
+        self.run(node, "pkill", f"-{number}", "-x", name)
+
+    def bgp_best(self, node, prefix):
+        """(next hop, local preference) of the best path, or None."""
+        table = json.loads(self.output(node, "vtysh", "-c", f"show bgp ipv6 unicast {prefix} json") or "{}")
+        if table.get("prefix") not in (None, prefix):
+            return None
+        for path in table.get("paths", []):
+            if path.get("bestpath", {}).get("overall"):
+                hops = [hop["ip"] for hop in path["nexthops"] if hop.get("scope") == "global"]
+                return (hops[0] if hops else None, path.get("locPrf"))
+        return None
+
+    # Moves
+
+    def prefix_of(self, address):
+        return self.json("lm", "kedgectl", "binding", address, "-o", "json")["prefix"]
+
+    def move(self, events, target, prefix, gap_ms=None, mn="mn1", seconds=60):
+        """Moves the mobile node and waits until the prefix's binding has settled. Returns what happened, with `window`: from before
+        the move until it had settled, in monotonic nanoseconds, and `timeline` in milliseconds after the first link change."""
+        last_id = max((int(e["id"]) for e in events.all()), default=0)
+        begin = time.monotonic_ns()
+        command = ["move", target] + ([] if gap_ms is None else ["--gap", str(gap_ms)])
+        done = json.loads(self.output(mn, *command))
+
+        def fresh(event):
+            return int(event["id"]) > last_id and event.get("prefix") == prefix
+
+        committed = events.wait(
+            f"attachment of {prefix} at {target}",
+            lambda e: fresh(e) and e["type"] == "EVENT_TYPE_ATTACH_COMMITTED" and e["ar"] == target, seconds,
+        )  # fmt: skip
+        generation = committed["generation"]
+        events.wait(
+            f"{prefix} settled at {target}",
+            lambda e: fresh(e) and e["type"] == "EVENT_TYPE_SETTLED" and e["generation"] == generation, seconds,
+        )  # fmt: skip
+        end = time.monotonic_ns()
+        return {
+            "planned": gap_ms is None,
+            "gap_ms": gap_ms,
+            "window": (begin, end),
+            "generation": generation,
+            "events": done["events"],
+            "timeline": self.timeline(events, prefix, generation, done["events"][0]["ns"], done["wall_clock_offset_ns"], fresh),
+        }
+
+    @staticmethod
+    def timeline(events, prefix, generation, origin_ns, wall_offset_ns, fresh):
+        """Stage -> milliseconds after the first link change, of the first event of each stage. `withdrawn` is that of the old anchor."""
+        found = {}
+        for event in events.all():
+            # What the AR had heard before it asked carries no generation yet.
+            if not fresh(event) or (event["type"] != STAGES["rs_seen"] and event.get("generation") != generation):
+                continue
+            for stage, kind in STAGES.items():
+                if event["type"] == kind and stage not in found:
+                    at = timestamp_ns(event["at"]) - wall_offset_ns
+                    found[stage] = round((at - origin_ns) / 1e6, 3)
+        return {stage: found.get(stage) for stage in STAGES}
+
+
+@contextlib.contextmanager
+def lab_up(topology, name=None, environment=None):
+    """Brings a lab up, gives the scenario, and takes the lab down again whatever happens."""
+    command = [NETLAB, "up", str(topology)] + (["--name", name] if name else [])
+    environment = {**os.environ, **(environment or {})}
+    subprocess.run(list(map(str, command)), check=True, env=environment, stdin=subprocess.DEVNULL)
+    scenario = Scenario(name or pathlib.Path(topology).name)
+    try:
+        yield scenario
+    finally:
+        with labs.signals_ignored():
+            scenario.close()
+            subprocess.run([str(NETLAB), "down", scenario.lab.name], check=False, stdin=subprocess.DEVNULL)

@@ -1,0 +1,466 @@
+#include "speaker/controller/controller.h"
+
+#include "boost/asio/io_context.hpp"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace kedge::speaker {
+namespace {
+
+using ::testing::Contains;
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+using ::testing::Not;
+
+constexpr char kPrefix[] = "2001:db8:1000::/64";
+constexpr char kMn[] = "02:00:00:00:00:11";
+
+Ipv6Prefix prefix(const std::string& text = kPrefix) { return *Ipv6Prefix::parse(text); }
+LinkLayerAddress mn() { return *LinkLayerAddress::parse(kMn); }
+
+// Each fake writes what was asked of it into one common journal, so that order can be asserted.
+using Journal = std::vector<std::string>;
+
+class FakeLm : public LmClient {
+ public:
+  explicit FakeLm(Journal& journal) : journal_(journal) {}
+  void start() override {}
+  void stop() override {}
+  void ack(const v1::Ack& ack) override {
+    journal_.push_back(fmt::format("ack {} {}{}{}", v1::Stage_Name(ack.stage()).substr(6), ack.prefix(),
+                                   ack.redirects_to().empty() ? "" : " to " + ack.redirects_to(),
+                                   ack.preference() == 0 ? "" : fmt::format(" at {}", ack.preference())));
+  }
+  void report_health(const v1::SpeakerHealth&) override {}
+  void attach(const v1::AttachRequest& request, std::function<void(const absl::Status&)> done) override {
+    attaches.push_back(request);
+    attach_done.push_back(std::move(done));
+  }
+  void detach(const v1::DetachRequest& request, std::function<void(const absl::Status&)> done) override {
+    detaches.push_back(request);
+    detach_done.push_back(std::move(done));
+  }
+  std::vector<v1::AttachRequest> attaches;
+  std::vector<std::function<void(const absl::Status&)>> attach_done;
+  std::vector<v1::DetachRequest> detaches;
+  std::vector<std::function<void(const absl::Status&)>> detach_done;
+
+ private:
+  Journal& journal_;
+};
+
+class FakeForwarding : public ForwardingPlane {
+ public:
+  explicit FakeForwarding(Journal& journal) : journal_(journal) {}
+  absl::Status set_identity(const Ipv6Address&, const Ipv6Address&, const Ipv6Address&) override {
+    return absl::OkStatus();
+  }
+  absl::Status set(const Ipv6Prefix& prefix, const std::optional<Route>& route) override {
+    if (!failure.ok()) return failure;
+    journal_.push_back(fmt::format("kernel {} {}", prefix.to_string(), text(route)));
+    return absl::OkStatus();
+  }
+  absl::Status replace_all(const std::map<Ipv6Prefix, Route>& routes) override {
+    all.clear();
+    for (const auto& [p, route] : routes) all[p.to_string()] = text(route);
+    return failure;
+  }
+  static std::string text(const std::optional<Route>& route) {
+    if (!route) return "none";
+    switch (route->kind) {
+      case Route::Kind::kDeliver:
+        return "deliver " + route->interface;
+      case Route::Kind::kRedirect:
+        return "redirect " + route->segment.to_string();
+      case Route::Kind::kUnreachable:
+        return "unreachable";
+    }
+    return "";
+  }
+  absl::Status failure;
+  std::map<std::string, std::string> all;
+
+ private:
+  Journal& journal_;
+};
+
+class FakeInjector : public RouteInjector {
+ public:
+  explicit FakeInjector(Journal& journal) : journal_(journal) {}
+  void set(const Ipv6Prefix& prefix, std::uint32_t level) override {
+    journal_.push_back(fmt::format("frr {} {}", prefix.to_string(), level));
+  }
+  void replace_all(const std::map<Ipv6Prefix, std::uint32_t>& levels) override {
+    all.clear();
+    for (const auto& [p, level] : levels) all[p.to_string()] = level;
+  }
+  State state() const override { return State::kSynced; }
+  std::string frr_version() const override { return "8.4.4"; }
+  std::map<std::string, std::uint32_t> all;
+
+ private:
+  Journal& journal_;
+};
+
+class FakeObserver : public BestPathObserver {
+ public:
+  explicit FakeObserver(Journal& journal) : journal_(journal) {}
+  void watch(const Ipv6Prefix& prefix, const Ipv6Address& successor, std::uint32_t local_preference) override {
+    journal_.push_back(fmt::format("watch {} {} {}", prefix.to_string(), successor.to_string(), local_preference));
+  }
+  void unwatch(const Ipv6Prefix&) override {}
+
+ private:
+  Journal& journal_;
+};
+
+class FakeAccess : public AccessPlane {
+ public:
+  explicit FakeAccess(Journal& journal) : journal_(journal) {}
+  void serve(const LinkLayerAddress& mn, const Ipv6Address&, const std::string& interface,
+             const std::vector<AdvertisedPrefix>& prefixes) override {
+    std::string text = fmt::format("serve {} {}", mn.to_string(), interface);
+    for (const auto& p : prefixes)
+      text += fmt::format(" {}{}", p.prefix.to_string(), p.deprecated ? " deprecated" : "");
+    journal_.push_back(text);
+  }
+  void release(const LinkLayerAddress& mn) override { journal_.push_back("release " + mn.to_string()); }
+  void refuse(const LinkLayerAddress& mn, std::chrono::milliseconds) override {
+    journal_.push_back("refuse " + mn.to_string());
+  }
+  std::optional<SteadyTime> last_heard(const LinkLayerAddress&) const override { return std::nullopt; }
+  void probe(const LinkLayerAddress&) override {}
+
+ private:
+  Journal& journal_;
+};
+
+class ControllerTest : public ::testing::Test {
+ protected:
+  // The AR under test is `self`.
+  void start(const std::string& self, bool redirection = true) {
+    controller_ = std::make_unique<Controller>(
+        io_.get_executor(), ControllerConfig{self, 7, 100, redirection}, lm_, forwarding_,
+        [this](std::uint32_t) {
+          auto injector = std::make_unique<FakeInjector>(journal_);
+          injector_ = injector.get();
+          return injector;
+        },
+        observer_, access_, metrics_);
+    self_ = self;
+  }
+
+  void snapshot(std::vector<v1::Binding> bindings) {
+    LmClient::Snapshot snapshot;
+    for (int i = 1; i <= 3; ++i) {
+      auto* node = snapshot.welcome.add_nodes();
+      node->set_name(fmt::format("ar{}", i));
+      node->set_locator(fmt::format("2001:db8:a{}::1", i));
+      node->set_deliver_sid(fmt::format("2001:db8:a{}::d", i));
+      node->set_uplink_sid(fmt::format("2001:db8:a{}::e", i));
+      if (node->name() == self_) *snapshot.welcome.mutable_self() = *node;
+    }
+    snapshot.welcome.set_preference_levels(8);
+    snapshot.bindings = std::move(bindings);
+    lm_.on_snapshot(snapshot);
+  }
+
+  void record(const v1::Binding& binding, bool more = false) {
+    v1::Record record;
+    *record.mutable_binding() = binding;
+    record.set_more(more);
+    lm_.on_record(record);
+  }
+
+  Journal take() { return std::exchange(journal_, {}); }
+
+  boost::asio::io_context io_;
+  Journal journal_;
+  Metrics metrics_;
+  FakeLm lm_{journal_};
+  FakeForwarding forwarding_{journal_};
+  FakeObserver observer_{journal_};
+  FakeAccess access_{journal_};
+  FakeInjector* injector_ = nullptr;
+  std::string self_;
+  std::unique_ptr<Controller> controller_;
+};
+
+v1::Holder* holder(v1::Binding& binding, const std::string& ar) {
+  for (auto& h : *binding.mutable_holders()) {
+    if (h.ar() == ar) return &h;
+  }
+  auto* h = binding.add_holders();
+  h->set_ar(ar);
+  return h;
+}
+
+void revise(v1::Binding& binding, std::uint64_t revision) {
+  binding.mutable_revision()->set_epoch(1);
+  binding.mutable_revision()->set_revision(revision);
+}
+
+v1::Binding attached(const std::string& ar, std::uint64_t revision, std::uint32_t preference,
+                     const std::string& prefix_text = kPrefix, const std::string& home = "ar1") {
+  v1::Binding binding;
+  binding.set_prefix(prefix_text);
+  binding.set_mn_id(kMn);
+  binding.set_home_ar(home);
+  binding.set_attached_ar(ar);
+  binding.set_preference(preference);
+  binding.set_state(v1::BINDING_STATE_MOVING);
+  binding.mutable_generation()->set_epoch(1);
+  binding.mutable_generation()->set_revision(revision);
+  revise(binding, revision);
+  binding.mutable_attachment()->set_interface("eth2");
+  binding.mutable_attachment()->set_link_layer_address(kMn);
+  binding.mutable_attachment()->set_link_local("fe80::ff:fe00:11");
+  holder(binding, home);
+  holder(binding, ar)->set_advertises_preference(preference);
+  return binding;
+}
+
+void delivers(v1::Binding& binding, const std::string& ar, std::uint64_t revision) {
+  holder(binding, ar)->set_delivers(true);
+  *holder(binding, ar)->mutable_generation() = binding.generation();
+  revise(binding, revision);
+}
+
+Arrival arrival(v1::Trigger trigger = v1::TRIGGER_ROUTER_SOLICITATION) {
+  Arrival a;
+  a.link_layer_address = mn();
+  a.link_local = *Ipv6Address::parse("fe80::ff:fe00:11");
+  a.link_local_seen = true;
+  a.interface = "eth2";
+  a.trigger = trigger;
+  a.heard_at = now_system();
+  a.heard_at_steady = std::chrono::steady_clock::now();
+  return a;
+}
+
+TEST_F(ControllerTest, DeliversBeforeItAcknowledgesAdvertisesAndSendsAnRa) {
+  start("ar2");
+  snapshot({});
+  record(attached("ar2", 20, 1));
+  EXPECT_THAT(take(), ElementsAre("kernel 2001:db8:1000::/64 deliver eth2", "frr 2001:db8:1000::/64 1",
+                                  "ack DELIVERING 2001:db8:1000::/64",
+                                  "serve 02:00:00:00:00:11 eth2 2001:db8:1000::/64 deprecated"));
+  injector_->on_committed(prefix(), 1);
+  EXPECT_THAT(take(), ElementsAre("ack ADVERTISED 2001:db8:1000::/64 at 1"));
+}
+
+TEST_F(ControllerTest, AdvertisesAndSendsNothingWhileTheKernelRefuses) {
+  start("ar2");
+  snapshot({});
+  forwarding_.failure = absl::UnavailableError("no such interface");
+  record(attached("ar2", 20, 1));
+  EXPECT_THAT(take(), IsEmpty());
+  forwarding_.failure = absl::OkStatus();
+  forwarding_.on_programmed(prefix());
+  EXPECT_THAT(take(), ElementsAre("frr 2001:db8:1000::/64 1", "ack DELIVERING 2001:db8:1000::/64",
+                                  "serve 02:00:00:00:00:11 eth2 2001:db8:1000::/64 deprecated"));
+}
+
+TEST_F(ControllerTest, AllPrefixesOfAnMnGoIntoOneRaWithThatOfThisArFirst) {
+  start("ar2");
+  snapshot({});
+  record(attached("ar2", 20, 1), /*more=*/true);
+  EXPECT_THAT(take(), Not(Contains(::testing::StartsWith("serve"))));
+  record(attached("ar2", 20, 0, "2001:db8:2000::/64", "ar2"));
+  EXPECT_THAT(take(), Contains("serve 02:00:00:00:00:11 eth2 2001:db8:2000::/64 2001:db8:1000::/64 deprecated"));
+}
+
+TEST_F(ControllerTest, RedirectsOnlyAfterTheTargetHasAcknowledged) {
+  start("ar1");
+  auto binding = attached("ar1", 10, 0);
+  snapshot({binding});
+  delivers(binding, "ar1", 11);
+  record(binding);
+  take();
+
+  auto moved = attached("ar2", 20, 1);
+  holder(moved, "ar1")->set_delivers(true);
+  record(moved);
+  EXPECT_THAT(take(), ElementsAre("watch 2001:db8:1000::/64 2001:db8:a2::1 101", "release 02:00:00:00:00:11"));
+  delivers(moved, "ar2", 21);
+  record(moved);
+  EXPECT_THAT(take(), ElementsAre("kernel 2001:db8:1000::/64 redirect 2001:db8:a2::d",
+                                  "ack REDIRECTING 2001:db8:1000::/64 to ar2"));
+  observer_.on_superseded(prefix());
+  EXPECT_THAT(take(), ElementsAre("ack SUPERSEDED 2001:db8:1000::/64 at 1"));
+}
+
+TEST_F(ControllerTest, KeepsItsRouteWhenTheLmHasNotSeenItsAcknowledgementYet) {
+  start("ar1");
+  snapshot({attached("ar1", 10, 0)});
+  take();
+  record(attached("ar2", 20, 1));  // holder ar1 without `delivers`
+  EXPECT_THAT(take(), Not(Contains(::testing::StartsWith("kernel"))));
+}
+
+TEST_F(ControllerTest, AnOldAnchorWithdrawsOnlyWhenSuperseded) {
+  start("ar2");
+  auto binding = attached("ar2", 20, 1);
+  snapshot({binding});
+  injector_->on_committed(prefix(), 1);
+  take();
+  auto moved = attached("ar3", 30, 2);
+  holder(moved, "ar2")->set_delivers(true);
+  holder(moved, "ar2")->set_advertises_preference(1);
+  delivers(moved, "ar3", 31);
+  record(moved);
+  EXPECT_THAT(take(), Not(Contains("frr 2001:db8:1000::/64 0")));
+  observer_.on_superseded(prefix());
+  EXPECT_THAT(take(), ElementsAre("frr 2001:db8:1000::/64 0", "ack SUPERSEDED 2001:db8:1000::/64 at 2"));
+  injector_->on_committed(prefix(), 0);
+  EXPECT_THAT(take(), ElementsAre("ack WITHDRAWN 2001:db8:1000::/64"));
+}
+
+TEST_F(ControllerTest, ClearsTheKernelOnlyAfterFrrHasWithdrawn) {
+  start("ar2");
+  auto binding = attached("ar2", 20, 1);
+  snapshot({binding});
+  injector_->on_committed(prefix(), 1);
+  take();
+  holder(binding, "ar2")->set_releasing(true);
+  binding.set_attached_ar("");
+  binding.set_state(v1::BINDING_STATE_DETACHED);
+  revise(binding, 40);
+  record(binding);
+  EXPECT_THAT(take(), ElementsAre("frr 2001:db8:1000::/64 0", "release 02:00:00:00:00:11"));
+  injector_->on_committed(prefix(), 0);
+  EXPECT_THAT(take(), ElementsAre("kernel 2001:db8:1000::/64 none", "ack WITHDRAWN 2001:db8:1000::/64",
+                                  "ack CLEARED 2001:db8:1000::/64"));
+}
+
+TEST_F(ControllerTest, IgnoresARecordThatIsOlderThanItsOwn) {
+  start("ar1");
+  snapshot({attached("ar1", 10, 0)});
+  auto moved = attached("ar2", 20, 1);
+  delivers(moved, "ar2", 21);
+  record(moved);
+  take();
+  record(attached("ar1", 10, 0));
+  EXPECT_THAT(take(), IsEmpty());
+}
+
+TEST_F(ControllerTest, ASnapshotIsTheWholeTruthAndIsAcknowledgedAnew) {
+  start("ar2");
+  auto binding = attached("ar2", 20, 1);
+  snapshot({binding, attached("ar2", 20, 0, "2001:db8:2000::/64", "ar2")});
+  injector_->on_committed(prefix(), 1);
+  take();
+  snapshot({binding});
+  EXPECT_THAT(forwarding_.all, ElementsAre(std::pair<const std::string, std::string>(kPrefix, "deliver eth2")));
+  EXPECT_THAT(injector_->all, ElementsAre(std::pair<const std::string, std::uint32_t>(kPrefix, 1)));
+  EXPECT_THAT(take(), Contains("ack DELIVERING 2001:db8:1000::/64"));
+  injector_->on_committed(prefix(), 1);
+  EXPECT_THAT(take(), Contains("ack ADVERTISED 2001:db8:1000::/64 at 1"));
+}
+
+TEST_F(ControllerTest, ARestartedOldAnchorGoesOnAdvertisingUntilSuperseded) {
+  start("ar2");
+  auto moved = attached("ar3", 30, 2);
+  holder(moved, "ar2")->set_advertises_preference(1);
+  delivers(moved, "ar3", 31);
+  snapshot({moved});
+  EXPECT_THAT(injector_->all, ElementsAre(std::pair<const std::string, std::uint32_t>(kPrefix, 1)));
+  EXPECT_THAT(forwarding_.all,
+              ElementsAre(std::pair<const std::string, std::string>(kPrefix, "redirect 2001:db8:a3::d")));
+}
+
+TEST_F(ControllerTest, WithoutRedirectionTheOldRouteGoesOnlyWhenBgpPrefersTheNewOne) {
+  start("ar1", /*redirection=*/false);
+  snapshot({attached("ar1", 10, 0)});
+  auto moved = attached("ar2", 20, 1);
+  delivers(moved, "ar2", 21);
+  record(moved);
+  EXPECT_THAT(take(), Not(Contains(::testing::HasSubstr("redirect"))));
+  observer_.on_superseded(prefix());
+  EXPECT_THAT(take(), ElementsAre("kernel 2001:db8:1000::/64 none", "ack SUPERSEDED 2001:db8:1000::/64 at 1",
+                                  "ack CLEARED 2001:db8:1000::/64"));
+}
+
+TEST_F(ControllerTest, AForgottenPrefixLeavesNothing) {
+  start("ar2");
+  snapshot({attached("ar2", 20, 1)});
+  take();
+  v1::Record forget;
+  forget.mutable_forget()->set_prefix(kPrefix);
+  lm_.on_record(forget);
+  EXPECT_THAT(take(),
+              ElementsAre("frr 2001:db8:1000::/64 0", "kernel 2001:db8:1000::/64 none", "release 02:00:00:00:00:11"));
+}
+
+TEST_F(ControllerTest, AnArrivalBecomesOneAttachAndIsTriedAgainWhileTheLmIsAway) {
+  start("ar2");
+  snapshot({});
+  access_.on_arrival(arrival());
+  access_.on_arrival(arrival());
+  ASSERT_EQ(lm_.attaches.size(), 1U);
+  EXPECT_EQ(lm_.attaches[0].mn_id(), kMn);
+  EXPECT_EQ(lm_.attaches[0].ar(), "ar2");
+  EXPECT_EQ(lm_.attaches[0].incarnation(), 7U);
+  lm_.attach_done[0](absl::UnavailableError("LM away"));
+  io_.run_one();  // the retry's timer
+  ASSERT_EQ(lm_.attaches.size(), 2U);
+  EXPECT_GT(lm_.attaches[1].sequence(), lm_.attaches[0].sequence());
+}
+
+TEST_F(ControllerTest, AnAttachThatWaitsIsReplayedWithItsAgeWhenTheLmIsBack) {
+  start("ar2");
+  snapshot({});
+  auto early = arrival(v1::TRIGGER_DATA_FRAME);
+  early.heard_at_steady -= std::chrono::seconds(30);
+  access_.on_arrival(early);
+  lm_.attach_done[0](absl::UnavailableError("LM away"));
+  snapshot({});
+  ASSERT_EQ(lm_.attaches.size(), 2U);
+  EXPECT_GE(lm_.attaches[1].age().seconds(), 30);
+  EXPECT_EQ(lm_.attaches[1].trigger(), v1::TRIGGER_REPLAY);
+}
+
+TEST_F(ControllerTest, ARefusedMnIsLeftAlone) {
+  start("ar2");
+  snapshot({});
+  access_.on_arrival(arrival(v1::TRIGGER_DATA_FRAME));
+  lm_.attach_done[0](absl::NotFoundError("unknown MN"));
+  EXPECT_THAT(take(), ElementsAre("refuse 02:00:00:00:00:11"));
+  io_.run();
+  EXPECT_EQ(lm_.attaches.size(), 1U);
+}
+
+TEST_F(ControllerTest, ADepartureIsFencedByTheAttachmentThatHasEnded) {
+  start("ar2");
+  snapshot({attached("ar2", 20, 1)});
+  access_.on_departure({mn(), "eth2", v1::DETACH_REASON_LINK_DOWN, std::chrono::steady_clock::now()});
+  ASSERT_EQ(lm_.detaches.size(), 1U);
+  EXPECT_EQ(lm_.detaches[0].generation().revision(), 20U);
+  EXPECT_EQ(lm_.detaches[0].reason(), v1::DETACH_REASON_LINK_DOWN);
+  // The LM is away: sent again with the next snapshot.
+  lm_.detach_done[0](absl::UnavailableError("LM away"));
+  auto gone = attached("ar2", 20, 1);
+  gone.set_attached_ar("");
+  gone.set_state(v1::BINDING_STATE_DETACHED_GRACE);
+  snapshot({gone});
+  EXPECT_EQ(lm_.detaches.size(), 2U);
+}
+
+TEST_F(ControllerTest, ADepartureOfAnMnThatIsElsewhereIsNotReported) {
+  start("ar1");
+  snapshot({attached("ar2", 20, 1)});
+  access_.on_departure({mn(), "eth2", v1::DETACH_REASON_LINK_DOWN, std::chrono::steady_clock::now()});
+  EXPECT_THAT(lm_.detaches, IsEmpty());
+}
+
+TEST_F(ControllerTest, AnInvalidRecordIsSkipped) {
+  start("ar2");
+  snapshot({});
+  auto bad = attached("ar2", 20, 1);
+  bad.set_prefix("not a prefix");
+  record(bad);
+  EXPECT_THAT(take(), IsEmpty());
+}
+
+}  // namespace
+}  // namespace kedge::speaker
