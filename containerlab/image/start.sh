@@ -118,7 +118,7 @@ start_frr() {
 		bgpd=yes
 		ospf6d=yes
 		vtysh_enable=yes
-		zebra_options="-A 127.0.0.1 -s 90000000 --v6-rr-semantics"
+		zebra_options="-A 127.0.0.1 -s 90000000 --v6-rr-semantics -K 10"
 		staticd_options="$staticd_options"
 		bgpd_options="-A 127.0.0.1"
 		ospf6d_options="-A ::1"
