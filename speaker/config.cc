@@ -32,11 +32,12 @@ class Checker {
     return T{};
   }
 
-  std::chrono::milliseconds duration(bool present, Duration* field, std::chrono::milliseconds fallback,
-                                     std::chrono::milliseconds least, std::chrono::milliseconds most,
-                                     std::string_view key) {
-    if (!present) *field = to_proto(fallback);
-    const auto value = std::chrono::duration_cast<std::chrono::milliseconds>(from_proto(*field));
+  // An absent field is set to `fallback`.
+  std::chrono::milliseconds duration(bool present, v1::AccessConfig* config, Duration* (v1::AccessConfig::*field)(),
+                                     std::chrono::milliseconds fallback, std::chrono::milliseconds least,
+                                     std::chrono::milliseconds most, std::string_view key) {
+    if (!present) *(config->*field)() = to_proto(fallback);
+    const auto value = std::chrono::duration_cast<std::chrono::milliseconds>(from_proto(*(config->*field)()));
     require(value >= least && value <= most, key,
             fmt::format("{} ms is out of range; {} to {} ms are possible", value.count(), least.count(), most.count()));
     return value;
@@ -73,22 +74,24 @@ void check_access(v1::AccessConfig* config, Checker& check, AccessPlaneConfig* o
   const auto seconds = [](std::chrono::milliseconds value) {
     return std::chrono::duration_cast<std::chrono::seconds>(value);
   };
-  out->router_lifetime = seconds(check.duration(config->has_router_lifetime(), config->mutable_router_lifetime(), 30min,
-                                                0ms, 9000s, "access.router_lifetime"));
+  out->router_lifetime =
+      seconds(check.duration(config->has_router_lifetime(), config, &v1::AccessConfig::mutable_router_lifetime, 30min,
+                             0ms, 9000s, "access.router_lifetime"));
   out->preferred_lifetime =
-      seconds(check.duration(config->has_preferred_lifetime(), config->mutable_preferred_lifetime(), 30min, 10s, 2h,
-                             "access.preferred_lifetime"));
-  out->valid_lifetime = seconds(check.duration(config->has_valid_lifetime(), config->mutable_valid_lifetime(), 2h, 10s,
-                                               2h, "access.valid_lifetime"));
+      seconds(check.duration(config->has_preferred_lifetime(), config, &v1::AccessConfig::mutable_preferred_lifetime,
+                             30min, 10s, 2h, "access.preferred_lifetime"));
+  out->valid_lifetime =
+      seconds(check.duration(config->has_valid_lifetime(), config, &v1::AccessConfig::mutable_valid_lifetime, 2h, 10s,
+                             2h, "access.valid_lifetime"));
   // RFC 4862, 5.5.3 c).
   check.require(out->preferred_lifetime <= out->valid_lifetime, "access.preferred_lifetime",
                 "is longer than access.valid_lifetime");
-  out->probe_after =
-      check.duration(config->has_probe_after(), config->mutable_probe_after(), 5s, 100ms, 1h, "access.probe_after");
-  out->probe_interval = check.duration(config->has_probe_interval(), config->mutable_probe_interval(), 1s, 10ms, 1min,
-                                       "access.probe_interval");
-  out->overlap_guard = check.duration(config->has_overlap_guard(), config->mutable_overlap_guard(), 2s, 0ms, 1min,
-                                      "access.overlap_guard");
+  out->probe_after = check.duration(config->has_probe_after(), config, &v1::AccessConfig::mutable_probe_after, 5s,
+                                    100ms, 1h, "access.probe_after");
+  out->probe_interval = check.duration(config->has_probe_interval(), config, &v1::AccessConfig::mutable_probe_interval,
+                                       1s, 10ms, 1min, "access.probe_interval");
+  out->overlap_guard = check.duration(config->has_overlap_guard(), config, &v1::AccessConfig::mutable_overlap_guard, 2s,
+                                      0ms, 1min, "access.overlap_guard");
 }
 
 void check_frr(v1::FrrConfig* config, Checker& check) {

@@ -1,6 +1,7 @@
 #include "speaker/controller/controller.h"
 
 #include "boost/asio/io_context.hpp"
+#include "fmt/format.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 

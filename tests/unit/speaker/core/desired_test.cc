@@ -107,11 +107,11 @@ TEST(DesiredTest, GenerationsCompareByEpochFirst) {
   a.set_revision(900);
   b.set_epoch(2);
   b.set_revision(1);
-  EXPECT_LT(compare(a, b), 0);
+  EXPECT_TRUE(compare(a, b) < 0);
   b.set_epoch(1);
-  EXPECT_GT(compare(a, b), 0);
+  EXPECT_TRUE(compare(a, b) > 0);
   b.set_revision(900);
-  EXPECT_EQ(compare(a, b), 0);
+  EXPECT_TRUE(compare(a, b) == 0);
 }
 
 }  // namespace
