@@ -6,7 +6,9 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -61,6 +63,22 @@ struct AccessPlaneConfig {
   std::chrono::milliseconds overlap_guard{2000};
 };
 
+// All since the start.
+struct AccessCounters {
+  // Frames that reached the speaker: the rest was left in the kernel.
+  std::uint64_t frames_heard = 0;
+  std::uint64_t arrivals = 0;
+  std::uint64_t departures = 0;
+  std::uint64_t router_solicitations = 0;
+  std::uint64_t router_advertisements_sent = 0;
+  std::uint64_t probes_sent = 0;
+  // Frames sent to learn who is behind a link that has come up.
+  std::uint64_t provocations_sent = 0;
+  std::uint64_t send_errors = 0;
+  // Frames that were dropped as malformed, by reason. The reasons are a fixed set.
+  std::map<std::string, std::uint64_t> malformed;
+};
+
 class AccessPlane {
  public:
   virtual ~AccessPlane() = default;
@@ -86,9 +104,12 @@ class AccessPlane {
   virtual std::optional<SteadyTime> last_heard(const LinkLayerAddress& mn) const = 0;
   // Probes the MN at once; it is reported as departed when it answers none of them (RFC 4861, 7.3.3).
   virtual void probe(const LinkLayerAddress& mn) = 0;
+  virtual AccessCounters counters() const { return {}; }
 };
 
-// Interfaces that are absent are waited for, with a warning that names them.
+// Interfaces that are absent are waited for, with a warning that names them. Where the kernel does not permit eBPF a
+// warning is logged, and arrivals are then told by discovery only. Errors: InvalidArgument for a configuration that
+// cannot be (the text names the field), PermissionDenied without CAP_NET_RAW.
 absl::StatusOr<std::unique_ptr<AccessPlane>> make_access_plane(boost::asio::any_io_executor executor,
                                                                const AccessPlaneConfig& config);
 

@@ -1,0 +1,198 @@
+#include "speaker/access/arrival_tracker.h"
+
+#include <algorithm>
+
+#include "speaker/access/icmpv6_codec.h"
+
+namespace kedge::speaker {
+namespace {
+
+// How much a trigger lets the LM do: data frames never create an MN, a router solicitation asks for an answer.
+int rank_of(v1::Trigger trigger) {
+  switch (trigger) {
+    case v1::TRIGGER_ROUTER_SOLICITATION:
+      return 3;
+    case v1::TRIGGER_NEIGHBOUR_DISCOVERY:
+      return 2;
+    default:
+      return 1;
+  }
+}
+
+}  // namespace
+
+ArrivalTracker::Verdict ArrivalTracker::heard(const Frame& frame) {
+  Entry& entry = entry_of(frame.station);
+  entry.last_heard = frame.at;
+  if (entry.kind == Kind::kHeldBack && !(entry.guarded_until && frame.at < *entry.guarded_until) &&
+      !(entry.refused_until && frame.at < *entry.refused_until)) {
+    set_kind(frame.station, entry, Kind::kUnknown);
+  }
+  if (frame.link_local) {
+    entry.seen_link_local = frame.link_local;
+    if (*frame.link_local == entry.served_link_local) entry.served_link_local_seen = true;
+  }
+
+  Verdict verdict;
+  verdict.served = entry.kind == Kind::kServed;
+  verdict.link_local = entry.seen_link_local.value_or(eui64_link_local(frame.station.link_layer_address));
+  verdict.link_local_seen = entry.seen_link_local.has_value();
+  verdict.report = tells_of_arrival(frame, entry);
+  if (verdict.report) {
+    entry.reported_at = frame.at;
+    entry.reported_rank = rank_of(frame.trigger);
+    entry.reported_link_local_seen = verdict.link_local_seen;
+  }
+  verdict.data_unneeded_until = data_unneeded_until(frame.station, frame.at);
+  return verdict;
+}
+
+bool ArrivalTracker::tells_of_arrival(const Frame& frame, const Entry& entry) const {
+  const int rank = rank_of(frame.trigger);
+  const bool recently = entry.reported_at && frame.at < *entry.reported_at + config_.report_interval;
+  if (entry.kind == Kind::kServed) {
+    if (recently) return false;
+    // The address it is served with was a guess; this is its real one.
+    const bool corrects =
+        frame.link_local && !entry.served_link_local_seen && *frame.link_local != entry.served_link_local;
+    return corrects || frame.trigger == v1::TRIGGER_ROUTER_SOLICITATION;
+  }
+  if (entry.guarded_until && frame.at < *entry.guarded_until) return false;
+  if (entry.refused_until && frame.at < *entry.refused_until && frame.trigger != v1::TRIGGER_ROUTER_SOLICITATION &&
+      rank <= entry.refused_rank) {
+    return false;
+  }
+  if (!recently) return true;
+  return rank > entry.reported_rank || (frame.link_local && !entry.reported_link_local_seen);
+}
+
+void ArrivalTracker::serve(const Station& station, const Ipv6Address& link_local, SteadyTime now) {
+  for (const Station& other : stations_of(station.link_layer_address)) {
+    const auto found = entries_.find(other);
+    if (other == station || found == entries_.end() || found->second.kind != Kind::kServed) continue;
+    found->second.guarded_until = now + config_.overlap_guard;
+    set_kind(other, found->second, Kind::kHeldBack);
+  }
+  Entry& entry = entry_of(station);
+  if (entry.kind != Kind::kServed || entry.served_link_local != link_local) {
+    entry.served_link_local = link_local;
+    entry.served_link_local_seen = entry.seen_link_local == link_local;
+  }
+  entry.guarded_until.reset();
+  entry.refused_until.reset();
+  set_kind(station, entry, Kind::kServed);
+}
+
+std::vector<Station> ArrivalTracker::release(const LinkLayerAddress& mn, SteadyTime now) {
+  std::vector<Station> stations = stations_of(mn);
+  for (const Station& station : stations) {
+    const auto found = entries_.find(station);
+    if (found == entries_.end()) continue;  // forgotten for the sake of the ones before
+    found->second.guarded_until = now + config_.overlap_guard;
+    found->second.reported_at.reset();
+    set_kind(station, found->second, Kind::kHeldBack);
+  }
+  return stations;
+}
+
+void ArrivalTracker::depart(const Station& station) {
+  const auto found = entries_.find(station);
+  if (found == entries_.end()) return;
+  found->second.reported_at.reset();
+  set_kind(station, found->second, Kind::kUnknown);
+}
+
+std::vector<Station> ArrivalTracker::refuse(const LinkLayerAddress& mn, std::chrono::milliseconds pause,
+                                            SteadyTime now) {
+  std::vector<Station> refused;
+  for (const Station& station : stations_of(mn)) {
+    const auto found = entries_.find(station);
+    if (found == entries_.end() || found->second.kind == Kind::kServed) continue;
+    Entry& entry = found->second;
+    entry.refused_until = now + pause;
+    entry.refused_rank = std::max(entry.reported_rank, rank_of(v1::TRIGGER_DATA_FRAME));
+    set_kind(station, entry, Kind::kHeldBack);
+    refused.push_back(station);
+  }
+  return refused;
+}
+
+void ArrivalTracker::link_changed(std::size_t port) {
+  for (auto& [station, entry] : entries_) {
+    if (station.port != port) continue;
+    entry.guarded_until.reset();
+    entry.refused_until.reset();
+    entry.reported_at.reset();
+    set_kind(station, entry, Kind::kUnknown);
+  }
+  std::list<Station>& unknown = list_of(Kind::kUnknown);
+  while (unknown.size() > config_.max_unknown) {
+    entries_.erase(unknown.back());
+    unknown.pop_back();
+  }
+}
+
+std::optional<SteadyTime> ArrivalTracker::data_unneeded_until(const Station& station, SteadyTime now) const {
+  const auto found = entries_.find(station);
+  if (found == entries_.end()) return std::nullopt;
+  const Entry& entry = found->second;
+  if (entry.kind == Kind::kServed) return SteadyTime::max();
+  SteadyTime until = SteadyTime::min();
+  if (entry.guarded_until) until = std::max(until, *entry.guarded_until);
+  if (entry.refused_until) until = std::max(until, *entry.refused_until);
+  if (entry.reported_at) until = std::max(until, *entry.reported_at + config_.report_interval);
+  if (until <= now) return std::nullopt;
+  return until;
+}
+
+std::optional<SteadyTime> ArrivalTracker::last_heard(const Station& station) const {
+  const auto found = entries_.find(station);
+  return found == entries_.end() ? std::nullopt : found->second.last_heard;
+}
+
+std::optional<SteadyTime> ArrivalTracker::last_heard(const LinkLayerAddress& mn) const {
+  std::optional<SteadyTime> latest;
+  for (const Station& station : stations_of(mn)) latest = std::max(latest, entries_.at(station).last_heard);
+  return latest;
+}
+
+ArrivalTracker::Entry& ArrivalTracker::entry_of(const Station& station) {
+  ports_ = std::max(ports_, station.port + 1);
+  const auto [found, added] = entries_.try_emplace(station);
+  Entry& entry = found->second;
+  std::list<Station>& list = list_of(entry.kind);
+  if (!added) {
+    list.splice(list.begin(), list, entry.position);
+    return entry;
+  }
+  list.push_front(station);
+  entry.position = list.begin();
+  while (list.size() > config_.max_unknown && list.size() > 1) {
+    entries_.erase(list.back());
+    list.pop_back();
+  }
+  return entry;
+}
+
+void ArrivalTracker::set_kind(const Station& station, Entry& entry, Kind kind) {
+  if (entry.kind == kind) return;
+  std::list<Station>& from = list_of(entry.kind);
+  std::list<Station>& to = list_of(kind);
+  to.splice(to.begin(), from, entry.position);
+  entry.kind = kind;
+  if (kind == Kind::kHeldBack && to.size() > config_.max_unknown && to.back() != station) {
+    entries_.erase(to.back());
+    to.pop_back();
+  }
+}
+
+std::vector<Station> ArrivalTracker::stations_of(const LinkLayerAddress& mn) const {
+  std::vector<Station> stations;
+  for (std::size_t port = 0; port < ports_; ++port) {
+    const Station station{.port = port, .link_layer_address = mn};
+    if (entries_.contains(station)) stations.push_back(station);
+  }
+  return stations;
+}
+
+}  // namespace kedge::speaker

@@ -1,0 +1,116 @@
+// Decides which frames tell of an arrival: the memory of an access plane, as a pure class with injected time.
+//
+// Threading: none of its own; the access plane's executor.
+// Performance: constant time a frame. Memory is bounded whatever the link sends: besides the MNs served it remembers at
+// most `max_unknown` stations that were merely heard and as many that are held back; the longest silent is forgotten.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <list>
+#include <optional>
+#include <vector>
+
+#include "absl/container/node_hash_map.h"
+#include "common/ipv6.h"
+#include "common/link_layer_address.h"
+#include "common/time.h"
+#include "kedge/v1/mobility.pb.h"
+
+namespace kedge::speaker {
+
+// A station on an access port. Ports are numbered by the access plane and outlive their interface's index.
+struct Station {
+  std::size_t port = 0;
+  LinkLayerAddress link_layer_address;
+
+  bool operator==(const Station&) const = default;
+
+  template <typename H>
+  friend H AbslHashValue(H h, const Station& s) {
+    return H::combine(std::move(h), s.port, s.link_layer_address);
+  }
+};
+
+class ArrivalTracker {
+ public:
+  struct Config {
+    std::chrono::milliseconds report_interval{100};
+    std::chrono::milliseconds overlap_guard{2000};
+    std::size_t max_unknown = 4096;
+  };
+
+  struct Frame {
+    Station station;
+    // ROUTER_SOLICITATION, NEIGHBOUR_DISCOVERY or DATA_FRAME.
+    v1::Trigger trigger = v1::TRIGGER_UNSPECIFIED;
+    // Its link-local address, when the frame shows it.
+    std::optional<Ipv6Address> link_local;
+    SteadyTime at;
+  };
+
+  struct Verdict {
+    // The frame tells of an arrival.
+    bool report = false;
+    // The station is served here.
+    bool served = false;
+    Ipv6Address link_local;
+    bool link_local_seen = false;
+    // Until then further data frames of the station tell nothing new and need not be heard.
+    std::optional<SteadyTime> data_unneeded_until;
+  };
+
+  explicit ArrivalTracker(const Config& config) : config_(config) {}
+
+  Verdict heard(const Frame& frame);
+
+  // The MN is served on this port from now on, and on no other: what was served on another port is released there.
+  void serve(const Station& station, const Ipv6Address& link_local, SteadyTime now);
+  // The MN is attached elsewhere: starts the overlap guard on every port where it is known. Returns these stations.
+  std::vector<Station> release(const LinkLayerAddress& mn, SteadyTime now);
+  // The MN is gone from here: the next frame is an arrival.
+  void depart(const Station& station);
+  // No arrival for `pause` by a trigger that is no stronger than what was refused; a router solicitation always is one.
+  std::vector<Station> refuse(const LinkLayerAddress& mn, std::chrono::milliseconds pause, SteadyTime now);
+  // The link of a port went down or came up: guards and refusals end. Nobody is served there any more.
+  void link_changed(std::size_t port);
+
+  // Until when data frames of the station are of no use; nullopt when they are of use now.
+  std::optional<SteadyTime> data_unneeded_until(const Station& station, SteadyTime now) const;
+  std::optional<SteadyTime> last_heard(const Station& station) const;
+  // On any port.
+  std::optional<SteadyTime> last_heard(const LinkLayerAddress& mn) const;
+  std::size_t size() const { return entries_.size(); }
+
+ private:
+  // kServed is bounded by the caller, the others by max_unknown each.
+  enum class Kind { kUnknown, kHeldBack, kServed };
+  struct Entry {
+    Kind kind = Kind::kUnknown;
+    std::list<Station>::iterator position;
+    std::optional<SteadyTime> last_heard;
+    std::optional<Ipv6Address> seen_link_local;
+    Ipv6Address served_link_local;
+    bool served_link_local_seen = false;
+    std::optional<SteadyTime> reported_at;
+    int reported_rank = 0;
+    bool reported_link_local_seen = false;
+    std::optional<SteadyTime> guarded_until;
+    std::optional<SteadyTime> refused_until;
+    int refused_rank = 0;
+  };
+
+  Entry& entry_of(const Station& station);
+  void set_kind(const Station& station, Entry& entry, Kind kind);
+  std::list<Station>& list_of(Kind kind) { return lists_[static_cast<std::size_t>(kind)]; }
+  bool tells_of_arrival(const Frame& frame, const Entry& entry) const;
+  std::vector<Station> stations_of(const LinkLayerAddress& mn) const;
+
+  Config config_;
+  std::size_t ports_ = 0;  // one above the highest port seen
+  absl::node_hash_map<Station, Entry> entries_;
+  std::list<Station> lists_[3];  // by Kind; the last heard in front
+};
+
+}  // namespace kedge::speaker
