@@ -3,6 +3,7 @@
 // Threading: all calls and callbacks on the speaker's executor; nothing here blocks.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -31,6 +32,8 @@ class RouteInjector {
   virtual ~RouteInjector() = default;
 
   // level 1.. : a blackhole static with that tag; 0: none. The desire is kept until it is met, over restarts of FRR.
+  // Each call is answered by on_committed, unless a later one for the same prefix comes before that. A static of the
+  // operator for the same prefix is never touched: on_state names it, and the desire waits until it is gone.
   virtual void set(const Ipv6Prefix& prefix, std::uint32_t level) = 0;
   // Takes `levels` as all that is desired; statics with a tag of ours for any other prefix in FRR are removed,
   // leftovers of an earlier run included. Nothing is written to FRR before the first call.
@@ -39,16 +42,22 @@ class RouteInjector {
   virtual State state() const = 0;
   virtual std::string frr_version() const = 0;
 
-  // FRR has committed `level` for the prefix (0: the removal); also called when a full resync finds it already so.
+  // FRR has committed `level` for the prefix (0: the removal); also called when a full resync finds it already so. FRR
+  // has the static then, but zebra and bgpd have yet to act on it.
   std::function<void(const Ipv6Prefix&, std::uint32_t level)> on_committed;
-  // Text: "synced", or what is wrong and what to do.
+  // Called when either changes. Text: "synced", or what is wrong and what to do.
   std::function<void(State, const std::string&)> on_state;
 };
 
 struct RouteInjectorConfig {
+  // A loopback address: FRR's gRPC has no TLS. With another one the injector stays in kAwaiting and says why.
   std::string northbound = "127.0.0.1:50051";
   // Highest tag that is ours; tags 1 to this.
   std::uint32_t levels = 8;
+  // How often, while idle, FRR's statics are read and compared with what is desired.
+  std::chrono::milliseconds audit_interval{30'000};
+  // The same while a prefix cannot be had.
+  std::chrono::milliseconds repair_interval{5'000};
 };
 
 std::unique_ptr<RouteInjector> make_northbound_injector(boost::asio::any_io_executor executor,

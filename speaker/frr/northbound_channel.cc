@@ -1,0 +1,311 @@
+#include "speaker/frr/northbound_channel.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "boost/asio/buffer.hpp"
+#include "boost/asio/ip/address.hpp"
+#include "boost/asio/write.hpp"
+#include "common/asio_grpc.h"
+#include "grpc/grpc.h"
+#include "grpcpp/channel.h"
+#include "grpcpp/create_channel.h"
+#include "grpcpp/security/credentials.h"
+#include "grpcpp/support/channel_arguments.h"
+
+namespace kedge::speaker {
+namespace {
+
+using boost::asio::ip::tcp;
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+constexpr milliseconds kFirstRetry{10};
+constexpr milliseconds kLongestRetry{100};
+constexpr seconds kSlowCall{10};
+
+// RFC 9113, 3.4: "the connection preface ... followed by a SETTINGS frame", which may be empty. FRR's server drops
+// connections that do not begin with it.
+constexpr char kHttp2Preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
+
+std::string to_text(const tcp::endpoint& endpoint) {
+  const std::string address = endpoint.address().to_string();
+  return absl::StrCat(endpoint.address().is_v6() ? absl::StrCat("[", address, "]") : address, ":", endpoint.port());
+}
+
+std::shared_ptr<grpc::Channel> make_loopback_channel(const tcp::endpoint& endpoint) {
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(-1);
+  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
+  // A connection of its own, which knows nothing of the failures of earlier ones.
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 200);
+  return grpc::CreateCustomChannel(to_text(endpoint), grpc::InsecureChannelCredentials(), arguments);
+}
+
+// Reads a Get to its end. Deletes itself.
+class GetReader : public grpc::ClientReadReactor<frr::GetResponse> {
+ public:
+  using Done = std::function<void(const grpc::Status&, const std::string&)>;
+
+  static void start(frr::Northbound::Stub* stub, boost::asio::any_io_executor executor, const frr::GetRequest& request,
+                    Done done) {
+    auto* reader = new GetReader(std::move(executor), request, std::move(done));
+    stub->async()->Get(&reader->context_, &reader->request_, reader);
+    reader->StartRead(&reader->response_);
+    reader->StartCall();
+  }
+
+  void OnReadDone(bool ok) override {
+    if (!ok) return;
+    data_ += response_.data().data();
+    StartRead(&response_);
+  }
+
+  void OnDone(const grpc::Status& status) override {
+    boost::asio::post(executor_, [done = std::move(done_), status, data = std::move(data_)] { done(status, data); });
+    delete this;
+  }
+
+ private:
+  GetReader(boost::asio::any_io_executor executor, const frr::GetRequest& request, Done done)
+      : executor_(std::move(executor)), request_(request), done_(std::move(done)) {}
+
+  boost::asio::any_io_executor executor_;
+  grpc::ClientContext context_;
+  frr::GetRequest request_;
+  frr::GetResponse response_;
+  std::string data_;
+  Done done_;
+};
+
+}  // namespace
+
+absl::StatusOr<tcp::endpoint> parse_northbound(const std::string& address) {
+  const std::size_t colon = address.rfind(':');
+  std::uint32_t port = 0;
+  if (colon == std::string::npos || !absl::SimpleAtoi(address.substr(colon + 1), &port) || port < 1 || port > 65535) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("\"", address, "\" is no address of FRR's northbound: write it like 127.0.0.1:50051"));
+  }
+  std::string host = address.substr(0, colon);
+  if (host == "localhost") host = "127.0.0.1";
+  if (host.size() > 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
+  boost::system::error_code error;
+  const boost::asio::ip::address ip = boost::asio::ip::make_address(host, error);
+  if (error || !ip.is_loopback()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("\"", address,
+                     "\" is no loopback address: FRR's northbound has neither encryption nor authentication, so it is "
+                     "spoken to on the router itself only; write it like 127.0.0.1:50051"));
+  }
+  return tcp::endpoint(ip, static_cast<std::uint16_t>(port));
+}
+
+// One stretch of time in which the daemon was there.
+struct NorthboundChannel::Connection {
+  explicit Connection(const boost::asio::any_io_executor& executor) : witness(executor) {}
+
+  tcp::socket witness;
+  std::array<char, 512> ignored{};
+  std::unique_ptr<frr::Northbound::Stub> stub;
+};
+
+// Outlives the channel when a call is under way.
+struct NorthboundChannel::Shared {
+  // Null when the channel is gone.
+  NorthboundChannel* channel = nullptr;
+  bool call_under_way = false;
+  // The daemon is back, but a call to its predecessor has not ended.
+  std::function<void()> after_call;
+};
+
+NorthboundChannel::NorthboundChannel(boost::asio::any_io_executor executor, tcp::endpoint endpoint)
+    : executor_(std::move(executor)),
+      endpoint_(std::move(endpoint)),
+      shared_(std::make_shared<Shared>()),
+      retry_timer_(executor_),
+      slow_timer_(executor_),
+      retry_pause_(kFirstRetry) {
+  shared_->channel = this;
+}
+
+NorthboundChannel::~NorthboundChannel() {
+  shared_->channel = nullptr;
+  close();
+}
+
+void NorthboundChannel::open() { connect(); }
+
+void NorthboundChannel::reopen(milliseconds pause) {
+  close();
+  retry_after(pause);
+}
+
+void NorthboundChannel::close() {
+  for (std::shared_ptr<Connection>* connection : {&connection_, &attempt_}) {
+    boost::system::error_code ignored;
+    if (*connection != nullptr) (*connection)->witness.close(ignored);
+    connection->reset();
+  }
+  slow_timer_.cancel();
+}
+
+void NorthboundChannel::connect() {
+  auto connection = std::make_shared<Connection>(executor_);
+  attempt_ = connection;
+  connection->witness.async_connect(endpoint_, [shared = shared_, connection](const boost::system::error_code& error) {
+    if (shared->channel == nullptr || shared->channel->attempt_ != connection) return;
+    NorthboundChannel& self = *shared->channel;
+    if (!error) {
+      self.connected(connection);
+      return;
+    }
+    self.retry_pause_ = std::min(self.retry_pause_ * 2, kLongestRetry);
+    self.lost(
+        error == boost::asio::error::connection_refused
+            ? absl::StrCat("FRR's northbound at ", to_text(self.endpoint_),
+                           " refuses connections: start staticd with '-M <path>/grpc.so:", self.endpoint_.port(),
+                           "' (docs/frr.md)")
+            : absl::StrCat("FRR's northbound at ", to_text(self.endpoint_), " cannot be reached: ", error.message()));
+  });
+}
+
+void NorthboundChannel::connected(std::shared_ptr<Connection> connection) {
+  auto preface = boost::asio::buffer(kHttp2Preface, sizeof(kHttp2Preface) - 1);
+  boost::asio::async_write(connection->witness, preface,
+                           [connection](const boost::system::error_code&, std::size_t) {});
+  connection->stub = frr::Northbound::NewStub(make_loopback_channel(endpoint_));
+  connection_ = connection;
+  attempt_.reset();
+  watch(connection);
+  auto up = [this, connection] {
+    if (connection_ != connection) return;
+    retry_pause_ = kFirstRetry;
+    if (on_up) on_up();
+  };
+  // What an earlier commit still does has to be over before the configuration is read again.
+  if (shared_->call_under_way) {
+    shared_->after_call = up;
+  } else {
+    up();
+  }
+}
+
+void NorthboundChannel::watch(std::shared_ptr<Connection> connection) {
+  connection->witness.async_read_some(
+      boost::asio::buffer(connection->ignored),
+      [shared = shared_, connection](const boost::system::error_code& error, std::size_t) {
+        if (shared->channel == nullptr || shared->channel->connection_ != connection) return;
+        if (!error) {
+          shared->channel->watch(connection);
+          return;
+        }
+        shared->channel->lost(absl::StrCat("FRR's northbound at ", to_text(shared->channel->endpoint_),
+                                           " closed the connection: staticd has ended or its gRPC server has"));
+      });
+}
+
+void NorthboundChannel::lost(const std::string& why) {
+  close();
+  retry_after(retry_pause_);
+  if (on_down) on_down(why);
+}
+
+void NorthboundChannel::retry_after(milliseconds pause) {
+  retry_timer_.expires_after(pause);
+  retry_timer_.async_wait([shared = shared_](const boost::system::error_code& error) {
+    if (!error && shared->channel != nullptr) shared->channel->connect();
+  });
+}
+
+void NorthboundChannel::watch_call(const char* call, seconds after) {
+  slow_timer_.expires_after(kSlowCall);
+  slow_timer_.async_wait([shared = shared_, call, after](const boost::system::error_code& error) {
+    if (error || shared->channel == nullptr || !shared->call_under_way) return;
+    if (shared->channel->on_slow) shared->channel->on_slow(call, after);
+    shared->channel->watch_call(call, after + kSlowCall);
+  });
+}
+
+template <typename Response>
+std::function<void(const grpc::Status&, const Response&)> NorthboundChannel::begin(const char* call,
+                                                                                   Done<Response> done) {
+  shared_->call_under_way = true;
+  watch_call(call, kSlowCall);
+  return [shared = shared_, connection = std::weak_ptr<Connection>(connection_), done = std::move(done)](
+             const grpc::Status& status, const Response& response) {
+    shared->call_under_way = false;
+    if (shared->channel == nullptr) return;
+    shared->channel->slow_timer_.cancel();
+    if (auto next = std::exchange(shared->after_call, nullptr)) {
+      next();
+      return;
+    }
+    const auto alive = connection.lock();
+    if (alive != nullptr && shared->channel->connection_ == alive) done(status, response);
+  };
+}
+
+void NorthboundChannel::get_capabilities(Done<frr::GetCapabilitiesResponse> done) {
+  async_unary<frr::GetCapabilitiesRequest, frr::GetCapabilitiesResponse>(
+      executor_, {},
+      [stub = connection_->stub.get()](auto* context, auto* request, auto* response, auto completed) {
+        stub->async()->GetCapabilities(context, request, response, std::move(completed));
+      },
+      begin("GetCapabilities", std::move(done)));
+}
+
+void NorthboundChannel::get(const frr::GetRequest& request, Done<std::string> done) {
+  GetReader::start(connection_->stub.get(), executor_, request, begin("Get", std::move(done)));
+}
+
+void NorthboundChannel::create_candidate(Done<frr::CreateCandidateResponse> done) {
+  async_unary<frr::CreateCandidateRequest, frr::CreateCandidateResponse>(
+      executor_, {},
+      [stub = connection_->stub.get()](auto* context, auto* request, auto* response, auto completed) {
+        stub->async()->CreateCandidate(context, request, response, std::move(completed));
+      },
+      begin("CreateCandidate", std::move(done)));
+}
+
+void NorthboundChannel::edit_candidate(const frr::EditCandidateRequest& edit, Done<frr::EditCandidateResponse> done) {
+  async_unary<frr::EditCandidateRequest, frr::EditCandidateResponse>(
+      executor_, edit,
+      [stub = connection_->stub.get()](auto* context, auto* request, auto* response, auto completed) {
+        stub->async()->EditCandidate(context, request, response, std::move(completed));
+      },
+      begin("EditCandidate", std::move(done)));
+}
+
+void NorthboundChannel::commit(std::uint32_t candidate_id, Done<frr::CommitResponse> done) {
+  frr::CommitRequest commit;
+  commit.set_candidate_id(candidate_id);
+  // PREPARE and APPLY crash staticd 8.4 when the candidate is deleted afterwards.
+  commit.set_phase(frr::CommitRequest::ALL);
+  async_unary<frr::CommitRequest, frr::CommitResponse>(
+      executor_, commit,
+      [stub = connection_->stub.get()](auto* context, auto* request, auto* response, auto completed) {
+        stub->async()->Commit(context, request, response, std::move(completed));
+      },
+      begin("Commit", std::move(done)));
+}
+
+void NorthboundChannel::delete_candidate(std::uint32_t candidate_id, Done<frr::DeleteCandidateResponse> done) {
+  frr::DeleteCandidateRequest candidate;
+  candidate.set_candidate_id(candidate_id);
+  async_unary<frr::DeleteCandidateRequest, frr::DeleteCandidateResponse>(
+      executor_, candidate,
+      [stub = connection_->stub.get()](auto* context, auto* request, auto* response, auto completed) {
+        stub->async()->DeleteCandidate(context, request, response, std::move(completed));
+      },
+      begin("DeleteCandidate", std::move(done)));
+}
+
+}  // namespace kedge::speaker

@@ -1,0 +1,396 @@
+#include <algorithm>
+#include <limits>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "boost/asio/post.hpp"
+#include "boost/asio/steady_timer.hpp"
+#include "common/log.h"
+#include "speaker/frr/anchoring_plane.h"
+#include "speaker/frr/guard.h"
+#include "speaker/frr/northbound_channel.h"
+#include "speaker/frr/northbound_request.h"
+#include "speaker/frr/route_ledger.h"
+
+namespace kedge::speaker {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+
+constexpr std::size_t kNoLimit = std::numeric_limits<std::size_t>::max();
+constexpr milliseconds kFirstBackoff{20};
+constexpr milliseconds kLongestBackoff{1000};
+constexpr milliseconds kWrongServerPause{1000};
+constexpr int kRetriesBeforeReconnect = 5;
+
+const char* name_of(RouteInjector::State state) {
+  switch (state) {
+    case RouteInjector::State::kAwaiting:
+      return "awaiting";
+    case RouteInjector::State::kSyncing:
+      return "syncing";
+    case RouteInjector::State::kSynced:
+      return "synced";
+  }
+  return "";
+}
+
+bool is_staticd(const frr::GetCapabilitiesResponse& capabilities) {
+  return std::any_of(capabilities.supported_modules().begin(), capabilities.supported_modules().end(),
+                     [](const frr::ModuleData& module) { return module.name() == "frr-staticd"; });
+}
+
+std::string explain(const std::map<Ipv6Prefix, std::string>& reasons, const char* what, const char* remedy) {
+  if (reasons.empty()) return "";
+  const auto& [prefix, reason] = *reasons.begin();
+  std::string text = absl::StrCat("; ", what, " ", prefix.to_string(), " (", reason, ")");
+  if (reasons.size() > 1) absl::StrAppend(&text, " and ", reasons.size() - 1, " more");
+  absl::StrAppend(&text, ": ", remedy);
+  return text;
+}
+
+class NorthboundInjector : public RouteInjector {
+ public:
+  NorthboundInjector(boost::asio::any_io_executor executor, const RouteInjectorConfig& config)
+      : executor_(executor), config_(config), ledger_(config.levels), timer_(executor) {
+    const auto endpoint = parse_northbound(config.northbound);
+    if (!endpoint.ok()) {
+      boost::asio::post(executor_, guarded_([this, text = std::string(endpoint.status().message())] {
+                          enter(State::kAwaiting, text);
+                        }));
+      return;
+    }
+    channel_.emplace(executor, *endpoint);
+    channel_->on_up = [this] { identify(); };
+    channel_->on_down = [this](const std::string& why) {
+      forget_connection();
+      enter(State::kAwaiting, why);
+    };
+    channel_->on_slow = [this](const std::string& call, std::chrono::seconds after) {
+      enter(state_, absl::StrCat("FRR's staticd has not answered ", call, " for ", after.count(),
+                                 " s: if it does not go on, restart staticd"));
+    };
+    channel_->open();
+  }
+
+  void set(const Ipv6Prefix& prefix, std::uint32_t level) override {
+    ledger_.set(prefix, level);
+    wake();
+  }
+
+  void replace_all(const std::map<Ipv6Prefix, std::uint32_t>& levels) override {
+    ledger_.replace_all(levels);
+    wake();
+  }
+
+  State state() const override { return state_; }
+  std::string frr_version() const override { return frr_version_; }
+
+ private:
+  void enter(State state, std::string text) {
+    if (entered_ && state == state_ && text == text_) return;
+    entered_ = true;
+    state_ = state;
+    text_ = std::move(text);
+    log(state == State::kAwaiting ? LogLevel::kWarning : LogLevel::kInfo, "frr_state", "state", name_of(state), "text",
+        text_);
+    if (on_state) on_state(state_, text_);
+  }
+
+  // Runs `next` after a pause, if the connection is still the same.
+  void after(milliseconds pause, std::function<void()> next) {
+    timer_.expires_after(pause);
+    timer_.async_wait(
+        guarded_([this, number = connection_number_, next = std::move(next)](const boost::system::error_code& error) {
+          if (!error && number == connection_number_) next();
+        }));
+  }
+
+  // Everything that was asked for in this turn of the executor goes into one round.
+  void wake() {
+    if (busy_ || !ready_ || waking_) return;
+    waking_ = true;
+    boost::asio::post(executor_, guarded_([this] {
+                        waking_ = false;
+                        if (!busy_ && ready_) next_round();
+                      }));
+  }
+
+  void identify() {
+    enter(State::kSyncing, "asking FRR for its version");
+    busy_ = true;
+    channel_->get_capabilities([this](const grpc::Status& status, const frr::GetCapabilitiesResponse& capabilities) {
+      if (!status.ok()) {
+        give_up(absl::StrCat("what listens at ", config_.northbound, " does not answer like FRR's northbound (",
+                             status.error_message(), "): check frr.northbound and staticd's -M option (docs/frr.md)"));
+        return;
+      }
+      if (!is_staticd(capabilities)) {
+        give_up(absl::StrCat("the FRR daemon at ", config_.northbound,
+                             " is not staticd: give '-M <path>/grpc.so:<port>' to staticd (docs/frr.md)"));
+        return;
+      }
+      const auto choice = choose_schema(capabilities.frr_version());
+      if (!choice.ok()) {
+        give_up(std::string(choice.status().message()));
+        return;
+      }
+      frr_version_ = capabilities.frr_version();
+      schema_ = choice->schema;
+      if (!choice->known) {
+        log_warning("frr_version_unknown", "version", frr_version_, "text",
+                    "newer than the versions that Kedge knows; using the schema of FRR 10.7");
+      }
+      batch_limit_ = kNoLimit;
+      failures_ = 0;
+      retries_ = 0;
+      backoff_ = kFirstBackoff;
+      ready_ = true;
+      read(true);
+    });
+  }
+
+  void forget_connection() {
+    busy_ = false;
+    ready_ = false;
+    round_.clear();
+    edits_.clear();
+    candidate_.reset();
+    ++connection_number_;
+    timer_.cancel();
+  }
+
+  void give_up(std::string why) {
+    forget_connection();
+    channel_->reopen(kWrongServerPause);
+    enter(State::kAwaiting, std::move(why));
+  }
+
+  // Takes over what FRR holds, then goes on with the next round.
+  void read(bool answer_all) {
+    busy_ = true;
+    if (answer_all) enter(State::kSyncing, "reading FRR's static routes");
+    channel_->get(build_get(), [this, answer_all](const grpc::Status& status, const std::string& json) {
+      // Nothing configured at all.
+      const bool empty = status.error_code() == grpc::StatusCode::INVALID_ARGUMENT &&
+                         absl::StrContains(status.error_message(), "not found");
+      if (!status.ok() && !empty) {
+        back_off(absl::StrCat("FRR does not show its configuration: ", status.error_message()),
+                 [this, answer_all] { read(answer_all); });
+        return;
+      }
+      std::map<Ipv6Prefix, HeldRoute> held;
+      if (!empty) {
+        auto parsed = parse_statics(json);
+        if (!parsed.ok()) {
+          back_off(absl::StrCat("FRR's configuration cannot be read: ", parsed.status().message()),
+                   [this, answer_all] { read(answer_all); });
+          return;
+        }
+        held = *std::move(parsed);
+      }
+      retries_ = 0;
+      backoff_ = kFirstBackoff;
+      ledger_.take_held(std::move(held), answer_all);
+      next_round();
+    });
+  }
+
+  void next_round() {
+    auto [changes, met] = ledger_.plan(batch_limit_);
+    round_ = std::move(changes);
+    busy_ = !round_.empty();
+    round_started_ = steady_clock::now();
+    for (const auto& [prefix, level] : met) {
+      if (on_committed) on_committed(prefix, level);
+    }
+    if (!busy_) {
+      settle();
+      return;
+    }
+    timer_.cancel();
+    candidate_.reset();
+    channel_->create_candidate([this](const grpc::Status& status, const frr::CreateCandidateResponse& response) {
+      if (!status.ok()) {
+        fail("CreateCandidate", status);
+        return;
+      }
+      candidate_ = response.candidate_id();
+      edits_ = build_edits(schema_, *candidate_, round_);
+      edit(0);
+    });
+  }
+
+  void edit(std::size_t index) {
+    if (index == edits_.size()) {
+      edits_.clear();
+      commit();
+      return;
+    }
+    channel_->edit_candidate(edits_[index],
+                             [this, index](const grpc::Status& status, const frr::EditCandidateResponse&) {
+                               if (status.ok()) {
+                                 edit(index + 1);
+                               } else {
+                                 fail("EditCandidate", status);
+                               }
+                             });
+  }
+
+  void commit() {
+    channel_->commit(*candidate_, [this](const grpc::Status& status, const frr::CommitResponse&) {
+      // FRR says so when there is nothing to change.
+      if (!status.ok() && status.error_code() != grpc::StatusCode::ABORTED) {
+        fail("Commit", status);
+        return;
+      }
+      const RouteChanges committed = std::exchange(round_, {});
+      ledger_.take_committed(committed);
+      failures_ = 0;
+      retries_ = 0;
+      backoff_ = kFirstBackoff;
+      if (batch_limit_ <= kNoLimit / 2) batch_limit_ *= 2;
+      report(committed);
+      if (state_ == State::kSyncing && batch_limit_ == kNoLimit) describe_synced();
+      drop_candidate([this] { next_round(); });
+    });
+  }
+
+  void report(const RouteChanges& committed) {
+    const auto removed =
+        std::count_if(committed.begin(), committed.end(), [](const auto& change) { return change.second.level == 0; });
+    const std::chrono::duration<double, std::milli> took = steady_clock::now() - round_started_;
+    log_info("frr_committed", "set", committed.size() - static_cast<std::size_t>(removed), "removed", removed, "ms",
+             took.count());
+    for (const auto& [prefix, change] : committed) {
+      if (on_committed) on_committed(prefix, change.level);
+    }
+  }
+
+  // A candidate that is left behind keeps a copy of the whole configuration in staticd.
+  void drop_candidate(std::function<void()> next) {
+    if (!candidate_.has_value()) {
+      next();
+      return;
+    }
+    channel_->delete_candidate(
+        *std::exchange(candidate_, std::nullopt),
+        [next = std::move(next)](const grpc::Status& status, const frr::DeleteCandidateResponse&) {
+          if (!status.ok()) {
+            log_warning("frr_candidate_left", "error", status.error_message());
+          }
+          next();
+        });
+  }
+
+  void fail(const char* call, const grpc::Status& status) {
+    const std::string why = absl::StrCat(call, " failed: ", status.error_message());
+    log_warning("frr_commit_failed", "changes", round_.size(), "error", why);
+    edits_.clear();
+    ++failures_;
+    if (status.error_code() == grpc::StatusCode::UNAVAILABLE) {
+      --failures_;
+      const bool locked = absl::StrContains(why, "transaction") || absl::StrContains(why, "lock");
+      if (locked) retries_ = 0;
+      drop_candidate([this, text = locked
+                                       ? absl::StrCat("another client (vtysh in exclusive configuration?) holds FRR's "
+                                                      "configuration; trying again: ",
+                                                      why)
+                                       : why] { back_off(text, [this] { next_round(); }); });
+      return;
+    }
+    // The first time, what FRR was thought to hold may have been wrong. After that one of the changes is not
+    // acceptable: halve until it is found, so that it does not keep the others back.
+    if (failures_ > 1) {
+      if (round_.size() == 1) {
+        log_error("frr_route_refused", "prefix", round_.begin()->first, "level", round_.begin()->second.level, "error",
+                  why);
+        ledger_.reject(round_.begin()->first, why);
+        failures_ = 0;
+      } else {
+        batch_limit_ = round_.size() / 2;
+      }
+    }
+    round_.clear();
+    drop_candidate([this] { read(false); });
+  }
+
+  void back_off(std::string why, std::function<void()> next) {
+    round_.clear();
+    if (++retries_ > kRetriesBeforeReconnect) {
+      // The way to FRR may be what is broken.
+      give_up(std::move(why));
+      return;
+    }
+    enter(State::kSyncing, std::move(why));
+    after(backoff_, std::move(next));
+    backoff_ = std::min(backoff_ * 2, kLongestBackoff);
+  }
+
+  void settle() {
+    if (!ledger_.complete()) {
+      enter(State::kSyncing, "FRR answers; waiting to be told what is to be announced");
+      return;
+    }
+    batch_limit_ = kNoLimit;
+    describe_synced();
+    const bool trouble = !ledger_.conflicts().empty() || !ledger_.rejected().empty();
+    after(trouble ? config_.repair_interval : config_.audit_interval, [this] {
+      if (busy_) return;
+      ledger_.retry_rejected();
+      read(false);
+    });
+  }
+
+  void describe_synced() {
+    enter(State::kSynced,
+          absl::StrCat("synced",
+                       explain(ledger_.conflicts(), "FRR's configuration has another static route for",
+                               "remove it (vtysh: no ipv6 route ...) or it stays without its announcement"),
+                       explain(ledger_.rejected(), "FRR refuses", "see the log of staticd")));
+  }
+
+  boost::asio::any_io_executor executor_;
+  const RouteInjectorConfig config_;
+  Guard guarded_;
+
+  State state_ = State::kAwaiting;
+  std::string text_;
+  bool entered_ = false;
+  std::string frr_version_;
+  StaticSchema schema_ = StaticSchema::kA;
+
+  RouteLedger ledger_;
+  // FRR's version is known; rounds may be made.
+  bool ready_ = false;
+  // A read, a round or a pause after a failure is under way.
+  bool busy_ = false;
+  bool waking_ = false;
+  RouteChanges round_;
+  std::vector<frr::EditCandidateRequest> edits_;
+  std::optional<std::uint32_t> candidate_;
+  steady_clock::time_point round_started_;
+  std::size_t batch_limit_ = kNoLimit;
+  // Rounds in a row that FRR has refused.
+  int failures_ = 0;
+  // Pauses in a row without any success.
+  int retries_ = 0;
+  int connection_number_ = 0;
+  milliseconds backoff_ = kFirstBackoff;
+  boost::asio::steady_timer timer_;
+  // Last, so that it goes first.
+  std::optional<NorthboundChannel> channel_;
+};
+
+}  // namespace
+
+std::unique_ptr<RouteInjector> make_northbound_injector(boost::asio::any_io_executor executor,
+                                                        const RouteInjectorConfig& config) {
+  return std::make_unique<NorthboundInjector>(std::move(executor), config);
+}
+
+}  // namespace kedge::speaker
