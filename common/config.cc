@@ -19,6 +19,7 @@
 #include "fmt/format.h"
 #include "google/protobuf/descriptor.h"
 #include "google/protobuf/duration.pb.h"
+#include "yaml-cpp/eventhandler.h"
 #include "yaml-cpp/yaml.h"
 
 namespace kedge {
@@ -58,6 +59,21 @@ bool parse_duration(std::string_view text, std::chrono::nanoseconds* out) {
   }
   return false;
 }
+
+// Remembers where the last document began and ignores all else.
+struct DocumentStart final : YAML::EventHandler {
+  void OnDocumentStart(const YAML::Mark& at) override { mark = at; }
+  void OnDocumentEnd() override {}
+  void OnNull(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnAlias(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnScalar(const YAML::Mark&, const std::string&, YAML::anchor_t, const std::string&) override {}
+  void OnSequenceStart(const YAML::Mark&, const std::string&, YAML::anchor_t, YAML::EmitterStyle::value) override {}
+  void OnSequenceEnd() override {}
+  void OnMapStart(const YAML::Mark&, const std::string&, YAML::anchor_t, YAML::EmitterStyle::value) override {}
+  void OnMapEnd() override {}
+
+  YAML::Mark mark;
+};
 
 class Reader {
  public:
@@ -174,14 +190,17 @@ class Reader {
 absl::Status parse_config(std::string_view text, std::string_view name, Message* message) {
   // One bad document never throws past here.
   try {
-    const auto documents = YAML::LoadAll(std::string(text));
-    if (documents.empty() || (documents.size() == 1 && documents[0].IsNull())) {
-      return absl::InvalidArgumentError(fmt::format("{}: the file is empty", name));
+    std::istringstream input{std::string(text)};
+    YAML::Parser parser(input);
+    DocumentStart document;
+    // Not YAML::LoadAll(): in some malformed texts it finds empty documents without end.
+    if (parser.HandleNextDocument(document) && parser.HandleNextDocument(document)) {
+      return absl::InvalidArgumentError(fmt::format("{}:{}:{}: a second YAML document begins here; one is expected",
+                                                    name, document.mark.line + 1, document.mark.column + 1));
     }
-    if (documents.size() > 1) {
-      return absl::InvalidArgumentError(fmt::format("{}: more than one YAML document in one file", name));
-    }
-    return Reader(name).read(documents[0], "", message);
+    const YAML::Node root = YAML::Load(std::string(text));
+    if (root.IsNull()) return absl::InvalidArgumentError(fmt::format("{}: the file is empty", name));
+    return Reader(name).read(root, "", message);
   } catch (const YAML::Exception& e) {
     return absl::InvalidArgumentError(
         fmt::format("{}:{}:{}: not valid YAML: {}", name, e.mark.line + 1, e.mark.column + 1, e.msg));
@@ -191,8 +210,9 @@ absl::Status parse_config(std::string_view text, std::string_view name, Message*
 absl::Status load_config(const std::string& path, Message* message) {
   std::ifstream file(path);
   std::stringstream text;
-  if (file) text << file.rdbuf();
-  if (!file || text.bad()) {
+  // The first read tells what open() does not, for example that it is a folder.
+  if (file && file.peek() != std::ifstream::traits_type::eof()) text << file.rdbuf();
+  if (!file.is_open() || file.bad()) {
     const int error = errno;
     const std::string what = absl::StrCat("cannot read the configuration '", path, "': ", std::strerror(error));
     return error == EACCES ? absl::PermissionDeniedError(what) : absl::NotFoundError(what);
