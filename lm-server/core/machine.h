@@ -1,0 +1,191 @@
+// The heart of the location management server: which access router shall hold what, for which prefix, in which order.
+//
+// Standards: RFC 8818, 4 (nomadic, redirection, relocation); RFC 8818, 2 (location management).
+//
+// A deterministic state machine. Each command changes the state in memory at once and returns an Output: the commit
+// that makes the change durable, and the messages, the events and the answer that may leave the process once the commit
+// is done, in the order of the Outputs. No I/O, no clock, no threads: time is an argument, and must not run backwards.
+//
+// Why it is safe
+// - An AR is entered in a binding's holders in the commit that tells it anything, and leaves only by acknowledging, for
+//   the present generation, that it holds nothing after it was told to let go.
+// - An acknowledgement of an older generation never makes the machine believe that an AR holds less.
+// - An AR is redirected to only after it has acknowledged that it delivers at the present generation, so generations
+// grow
+//   along any chain of redirects.
+// - The attached AR's preference is above that of every AR that may still announce the prefix. When the levels are used
+//   up, nobody announces: the home aggregate and the redirects carry the traffic until all have withdrawn, and the
+//   attached AR begins again at level 1.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/ipv6.h"
+#include "common/time.h"
+#include "kedge/v1/admin.pb.h"
+#include "kedge/v1/mobility.pb.h"
+#include "kedge/v1/types.pb.h"
+#include "lm-server/core/commit.h"
+#include "lm-server/core/prefix_pool.h"
+#include "lm-server/core/settings.h"
+
+namespace kedge::lm {
+
+// To one session. A message for a session that has ended is dropped: the next one begins with a snapshot.
+struct Message {
+  std::uint64_t session = 0;
+  std::shared_ptr<const v1::LmMessage> content;
+};
+
+struct Output {
+  // The answer to the command.
+  absl::Status status;
+  // Attach: of the attachment, as committed.
+  v1::Generation generation;
+  // Detach: nothing was changed.
+  bool stale = false;
+
+  std::optional<Commit> commit;
+  std::vector<Message> messages;
+  // `id` and `recorded_at` are the recorder's.
+  std::vector<v1::Event> events;
+  // SessionUp: the session of the same AR that this one replaces; 0 if none.
+  std::uint64_t replaced_session = 0;
+};
+
+class Machine {
+ public:
+  Machine(Settings settings, std::uint64_t epoch);
+
+  // Key of a binding in the store.
+  static std::string key_of(const Ipv6Prefix& prefix);
+
+  // Forgets everything but the configuration and takes over what the store has. Bindings that the configuration no
+  // longer covers are deleted, holders that it no longer knows are dropped: the Output's commit does so in the store,
+  // and
+  // `*dropped` (may be null) gets one line of text for each. DataLoss: a value is no binding; the text names its key.
+  absl::StatusOr<Output> load(std::uint64_t epoch, std::uint64_t revision,
+                              const std::map<std::string, std::string>& values, SystemTime now,
+                              std::vector<std::string>* dropped);
+
+  // Errors are those of mobility.proto.
+  Output attach(const v1::AttachRequest& request, SystemTime now);
+  Output detach(const v1::DetachRequest& request, SystemTime now);
+  // `session` is greater than that of any session before.
+  Output session_up(const v1::Hello& hello, std::uint64_t session, SystemTime now);
+  Output session_down(std::uint64_t session, SystemTime now);
+  // Ack and health are ignored when `session` is not the AR's present one.
+  Output ack(std::uint64_t session, const v1::Ack& ack, SystemTime now);
+  void health(std::uint64_t session, const v1::SpeakerHealth& health);
+  // Does what is due.
+  Output tick(SystemTime now);
+  std::optional<SystemTime> next_deadline() const;
+
+  // Read access. Pointers are valid until the next command.
+  v1::Generation revision() const;
+  // By the binding's prefix, or by anything inside of it.
+  const v1::Binding* find(const Ipv6Prefix& prefix) const;
+  std::vector<const v1::Binding*> bindings_of(const std::string& mn_id) const;
+  // In the order of prefixes, beginning behind `after`, until `visit` returns false.
+  void visit_bindings(const std::optional<Ipv6Prefix>& after,
+                      const std::function<bool(const v1::Binding&)>& visit) const;
+  std::vector<v1::Node> nodes() const;
+  std::size_t binding_count() const { return bindings_.size(); }
+  std::uint64_t attached_count() const { return attached_count_; }
+  std::uint64_t moving_count() const { return moving_count_; }
+  std::uint32_t connected_count() const;
+  // "ar1, ar2, ar3"
+  std::string known_access_routers() const;
+
+ private:
+  // What an AR has acknowledged for the present generation, beyond what the record says. Not durable: speakers repeat
+  // their acknowledgements after each snapshot.
+  struct HolderProgress {
+    std::set<std::pair<v1::Stage, std::string>> seen;
+    std::uint32_t advertised = 0;
+    std::optional<SystemTime> releasable_since;
+  };
+  struct Entry {
+    v1::Binding binding;
+    // Of `binding.generation`.
+    std::map<std::string, HolderProgress> progress;
+    std::optional<SystemTime> grace_ends;
+    std::optional<SystemTime> timer;
+  };
+  struct MobileNode {
+    std::vector<Ipv6Prefix> prefixes;
+    // The last that its attached AR has reported.
+    SystemTime heard{};
+    struct Sequence {
+      std::uint64_t incarnation = 0;
+      std::uint64_t sequence = 0;
+    };
+    std::map<std::string, Sequence> sequences;
+  };
+  struct NodeState {
+    explicit NodeState(const AccessRouter& ar) : info(ar.info), pool(ar.pools) {}
+    v1::NodeInfo info;
+    PrefixPool pool;
+    std::uint64_t session = 0;
+    std::optional<SystemTime> since;
+    v1::SpeakerHealth health;
+    std::string version;
+    std::set<Ipv6Prefix> held;
+    std::uint64_t attached = 0;
+    std::uint64_t home = 0;
+  };
+  class Transaction;
+
+  absl::Status check_sequence(const std::string& ar, const std::string& mn_id, std::uint64_t incarnation,
+                              std::uint64_t sequence);
+  absl::Status check_younger(const MobileNode& mn, const std::string& ar, SystemTime heard) const;
+  // Binding that an attach at `ar` has to change; nullptr-free.
+  std::vector<Ipv6Prefix> movable(const MobileNode& mn, const std::string& ar) const;
+  bool is_repeated(const std::vector<Ipv6Prefix>& prefixes, const v1::AttachRequest& request) const;
+  bool wants_new_prefix(const MobileNode& mn, const std::string& ar) const;
+
+  void create(Transaction& tx, const Ipv6Prefix& prefix, const v1::AttachRequest& request, SystemTime heard);
+  void move(Transaction& tx, Entry& entry, const v1::AttachRequest& request, SystemTime heard);
+  void end(Transaction& tx, Entry& entry);
+  void apply_ack(Transaction& tx, Entry& entry, v1::Holder& holder, const v1::Ack& ack);
+  void apply_forwarding_ack(Entry& entry, v1::Holder& holder, const v1::Ack& ack);
+
+  // Draws every conclusion from the record as it stands.
+  void advance(Transaction& tx, Entry& entry);
+  void settle_preference(Transaction& tx, Entry& entry);
+  void release_holders(Transaction& tx, Entry& entry);
+
+  void set_timer(const Ipv6Prefix& prefix, Entry& entry, std::optional<SystemTime> at);
+  void index(const Ipv6Prefix& prefix, const v1::Binding& binding, int sign);
+  NodeState* node(const std::string& name);
+  NodeState* node_of_session(std::uint64_t session);
+  Output refuse(absl::Status status, const v1::AttachRequest& request, SystemTime now);
+  absl::Status unknown_access_router(const std::string& name) const;
+  void send(Output& output, const NodeState& to, std::shared_ptr<const v1::LmMessage> message) const;
+  std::uint64_t recover(Entry& entry, std::string* dropped);
+
+  const Settings settings_;
+  std::uint64_t epoch_;
+  std::uint64_t revision_ = 0;
+  std::map<Ipv6Prefix, Entry> bindings_;
+  std::unordered_map<std::string, MobileNode> mobile_nodes_;
+  std::map<std::string, NodeState> nodes_;
+  std::unordered_map<std::uint64_t, std::string> sessions_;
+  std::set<std::pair<SystemTime, Ipv6Prefix>> timers_;
+  std::uint64_t attached_count_ = 0;
+  std::uint64_t moving_count_ = 0;
+};
+
+}  // namespace kedge::lm

@@ -1,0 +1,90 @@
+#include "lm-server/core/rules.h"
+
+#include <algorithm>
+
+#include "lm-server/core/generation.h"
+
+namespace kedge::lm {
+
+const v1::Holder* find_holder(const v1::Binding& binding, const std::string& ar) {
+  for (const auto& holder : binding.holders()) {
+    if (holder.ar() == ar) return &holder;
+  }
+  return nullptr;
+}
+
+v1::Holder* find_holder(v1::Binding& binding, const std::string& ar) {
+  return const_cast<v1::Holder*>(find_holder(const_cast<const v1::Binding&>(binding), ar));
+}
+
+v1::Holder& enter_holder(v1::Binding& binding, const std::string& ar) {
+  if (auto* holder = find_holder(binding, ar)) return *holder;
+  auto* holder = binding.add_holders();
+  holder->set_ar(ar);
+  return *holder;
+}
+
+void remove_holder(v1::Binding& binding, const std::string& ar) {
+  auto& holders = *binding.mutable_holders();
+  holders.erase(std::remove_if(holders.begin(), holders.end(), [&](const auto& h) { return h.ar() == ar; }),
+                holders.end());
+}
+
+bool is_detached(const v1::Binding& binding) { return binding.attached_ar().empty(); }
+
+bool is_away(const v1::Binding& binding) { return !is_detached(binding) && binding.attached_ar() != binding.home_ar(); }
+
+std::uint32_t highest_other_preference(const v1::Binding& binding, const std::string& ar) {
+  std::uint32_t highest = 0;
+  for (const auto& holder : binding.holders()) {
+    if (holder.ar() != ar) highest = std::max(highest, holder.advertises_preference());
+  }
+  return highest;
+}
+
+std::uint32_t winning_preference(const v1::Binding& binding, std::uint32_t levels) {
+  // RFC 8818, 4.2: the anchor stays where it is.
+  if (binding.mode() != v1::MODE_RELOCATE) return 0;
+  const std::string& ar = binding.attached_ar();
+  const std::uint32_t others = highest_other_preference(binding, ar);
+  if (!is_away(binding) && others == 0) return 0;
+  const auto* own = find_holder(binding, ar);
+  if (own != nullptr && own->advertises_preference() > others) return own->advertises_preference();
+  return others < levels ? others + 1 : 0;
+}
+
+bool attached_delivers(const v1::Binding& binding) {
+  const auto* attached = is_detached(binding) ? nullptr : find_holder(binding, binding.attached_ar());
+  return attached != nullptr && attached->delivers() && same(attached->generation(), binding.generation());
+}
+
+bool follows(const v1::Binding& binding, const v1::Holder& holder) {
+  return holder.redirects_to() == binding.attached_ar() && same(holder.generation(), binding.generation());
+}
+
+bool may_release(const v1::Binding& binding, const v1::Holder& holder) {
+  if (holder.ar() == binding.home_ar() || holder.ar() == binding.attached_ar()) return false;
+  if (holder.advertises_preference() != 0 || !attached_delivers(binding)) return false;
+  const bool anchored_by_bgp = binding.mode() == v1::MODE_RELOCATE && is_away(binding);
+  if (anchored_by_bgp && binding.preference() == 0) return false;
+  const bool needs_bgp = binding.mode() == v1::MODE_RELOCATE && binding.preference() > 0;
+  return std::all_of(binding.holders().begin(), binding.holders().end(), [&](const v1::Holder& other) {
+    if (other.ar() == binding.attached_ar()) return true;
+    return follows(binding, other) && (!needs_bgp || other.superseded());
+  });
+}
+
+bool is_settled(const v1::Binding& binding, std::uint32_t advertised) {
+  if (!attached_delivers(binding)) return false;
+  const bool anchored_by_bgp = binding.mode() == v1::MODE_RELOCATE && is_away(binding);
+  const std::uint32_t level = anchored_by_bgp ? 1 : 0;
+  if (binding.preference() != level || (anchored_by_bgp && advertised != level)) return false;
+  return std::all_of(binding.holders().begin(), binding.holders().end(), [&](const v1::Holder& holder) {
+    if (holder.ar() == binding.attached_ar()) return holder.advertises_preference() == level;
+    // RFC 8818, 4.2: the home AR goes on redirecting for as long as the prefix is away.
+    return holder.ar() == binding.home_ar() && holder.advertises_preference() == 0 && follows(binding, holder) &&
+           (!anchored_by_bgp || holder.superseded());
+  });
+}
+
+}  // namespace kedge::lm

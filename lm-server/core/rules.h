@@ -1,0 +1,41 @@
+// What follows from a binding's record: pure functions, the rules of RFC 8818, 4.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "kedge/v1/types.pb.h"
+
+namespace kedge::lm {
+
+// Null when `ar` is no holder.
+v1::Holder* find_holder(v1::Binding& binding, const std::string& ar);
+const v1::Holder* find_holder(const v1::Binding& binding, const std::string& ar);
+// Adds it when it is none.
+v1::Holder& enter_holder(v1::Binding& binding, const std::string& ar);
+void remove_holder(v1::Binding& binding, const std::string& ar);
+
+bool is_detached(const v1::Binding& binding);
+bool is_away(const v1::Binding& binding);
+
+// Highest level at which any AR but `ar` may announce the prefix.
+std::uint32_t highest_other_preference(const v1::Binding& binding, const std::string& ar);
+
+// Level at which the attached AR has to announce the prefix so that it beats all others: 0 when nobody else announces
+// and the aggregate of the attached AR covers it, or when there is no level left up to `levels`.
+std::uint32_t winning_preference(const v1::Binding& binding, std::uint32_t levels);
+
+// The attached AR has acknowledged, for the present generation, that it delivers.
+bool attached_delivers(const v1::Binding& binding);
+// `holder` has acknowledged, for the present generation, that it redirects to the attached AR.
+bool follows(const v1::Binding& binding, const v1::Holder& holder);
+
+// Nobody announces or tunnels to `holder` any more, as far as acknowledgements say; what the network still carries is
+// left to a hold time. Never true for the home AR and the attached one.
+bool may_release(const v1::Binding& binding, const v1::Holder& holder);
+
+// Every AR holds what it shall hold in the end. `advertised`: level that the attached AR has acknowledged to announce
+// at in the present generation.
+bool is_settled(const v1::Binding& binding, std::uint32_t advertised);
+
+}  // namespace kedge::lm

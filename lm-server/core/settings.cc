@@ -1,0 +1,200 @@
+#include "lm-server/core/settings.h"
+
+#include <algorithm>
+#include <map>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "common/time.h"
+
+namespace kedge::lm {
+namespace {
+
+using std::chrono::minutes;
+using std::chrono::nanoseconds;
+using std::chrono::seconds;
+
+constexpr int kShortestPool = 48;
+constexpr int kLongestPool = 64;
+constexpr std::size_t kLongestName = 63;
+constexpr std::uint32_t kMostPrefixes = 15;
+constexpr std::uint32_t kFewestLevels = 3;
+constexpr std::uint32_t kMostLevels = 100;
+
+// Collects the path of the key for error texts.
+class Checker {
+ public:
+  explicit Checker(std::string_view file) : file_(file) {}
+
+  template <typename... Text>
+  absl::Status error(const std::string& key, const Text&... text) const {
+    return absl::InvalidArgumentError(absl::StrCat(file_, ": ", key, ": ", text...));
+  }
+
+  absl::StatusOr<Ipv6Address> address(const std::string& key, const std::string& text) const {
+    if (text.empty()) return error(key, "is missing; set it to an IPv6 address");
+    auto parsed = Ipv6Address::parse(text);
+    if (!parsed.ok()) return error(key, parsed.status().message());
+    if (parsed->is_unspecified() || parsed->is_multicast() || parsed->is_link_local()) {
+      return error(key, text, " cannot be routed to; set it to a global unicast address");
+    }
+    return parsed;
+  }
+
+  absl::Status duration(const std::string& key, const google::protobuf::Duration& value, nanoseconds most) const {
+    const bool in_range =
+        value.seconds() >= 0 && value.seconds() <= 24 * 3600 && value.nanos() >= 0 && kedge::from_proto(value) <= most;
+    if (in_range) return absl::OkStatus();
+    return error(key, "must be 0s to ", std::chrono::duration_cast<minutes>(most).count(), "m");
+  }
+
+ private:
+  std::string file_;
+};
+
+bool is_name(const std::string& text) {
+  return !text.empty() && text.size() <= kLongestName && std::all_of(text.begin(), text.end(), [](unsigned char c) {
+    return absl::ascii_isalnum(c) || c == '-' || c == '_' || c == '.';
+  });
+}
+
+absl::StatusOr<v1::Mode> parse_mode(const Checker& check, const std::string& text) {
+  if (text == "nomadic") return v1::MODE_NOMADIC;
+  if (text == "redirect") return v1::MODE_REDIRECT;
+  if (text == "relocate") return v1::MODE_RELOCATE;
+  return check.error("mobility.mode", "\"", text, "\" is unknown; use nomadic, redirect or relocate");
+}
+
+absl::StatusOr<AccessRouter> parse_access_router(const Checker& check, const std::string& key,
+                                                 const v1::AccessRouterConfig& config) {
+  AccessRouter ar;
+  if (!is_name(config.name())) {
+    return check.error(absl::StrCat(key, ".name"), "\"", config.name(),
+                       "\" is no name; use 1 to 63 letters, digits, '-', '_' and '.'");
+  }
+  ar.info.set_name(config.name());
+  auto locator = check.address(absl::StrCat(key, ".locator"), config.locator());
+  if (!locator.ok()) return locator.status();
+  auto deliver_sid = check.address(absl::StrCat(key, ".deliver_sid"), config.deliver_sid());
+  if (!deliver_sid.ok()) return deliver_sid.status();
+  ar.info.set_locator(locator->to_string());
+  ar.info.set_deliver_sid(deliver_sid->to_string());
+  if (!config.uplink_sid().empty()) {
+    auto uplink_sid = check.address(absl::StrCat(key, ".uplink_sid"), config.uplink_sid());
+    if (!uplink_sid.ok()) return uplink_sid.status();
+    ar.info.set_uplink_sid(uplink_sid->to_string());
+  }
+  for (int i = 0; i < config.pools_size(); ++i) {
+    const std::string pool_key = absl::StrCat(key, ".pools[", i, "]");
+    auto pool = Ipv6Prefix::parse(config.pools(i));
+    if (!pool.ok()) return check.error(pool_key, pool.status().message());
+    if (pool->length() < kShortestPool || pool->length() > kLongestPool) {
+      return check.error(pool_key, config.pools(i),
+                         " is not /48 to /64; give a longer prefix, or split it into several");
+    }
+    ar.pools.push_back(*pool);
+    ar.info.add_pools(pool->to_string());
+  }
+  if (ar.pools.empty()) {
+    return check.error(absl::StrCat(key, ".pools"), "access router \"", config.name(),
+                       "\" has no pool; give at least one /48 to /64");
+  }
+  return ar;
+}
+
+// Two access routers, or two uses of one address.
+absl::Status check_unique(const Checker& check, const std::vector<AccessRouter>& ars) {
+  std::map<std::string, std::string> names;
+  std::map<std::string, std::string> addresses;
+  struct Seen {
+    Ipv6Prefix pool;
+    std::string ar;
+    std::string key;
+  };
+  std::vector<Seen> pools;
+  for (std::size_t i = 0; i < ars.size(); ++i) {
+    const auto& info = ars[i].info;
+    const std::string key = absl::StrCat("access_routers[", i, "]");
+    if (const auto [it, fresh] = names.emplace(info.name(), key); !fresh) {
+      return check.error(absl::StrCat(key, ".name"), "\"", info.name(), "\" is the name of ", it->second,
+                         " already; give each access router a name of its own");
+    }
+    for (const auto& [field, address] : {std::pair<std::string, std::string>{".locator", info.locator()},
+                                         {".deliver_sid", info.deliver_sid()},
+                                         {".uplink_sid", info.uplink_sid()}}) {
+      if (address.empty()) continue;
+      if (const auto [it, fresh] = addresses.emplace(address, key + field); !fresh) {
+        return check.error(key + field, address, " is ", it->second, " already; locators and SIDs must all differ");
+      }
+    }
+    for (std::size_t j = 0; j < ars[i].pools.size(); ++j) {
+      const Seen mine{ars[i].pools[j], info.name(), absl::StrCat(key, ".pools[", j, "]")};
+      for (const auto& other : pools) {
+        if (!mine.pool.overlaps(other.pool)) continue;
+        return check.error(mine.key, "pool ", mine.pool.to_string(), " of access router \"", mine.ar,
+                           "\" overlaps pool ", other.pool.to_string(), " of access router \"", other.ar, "\" (",
+                           other.key, "); give each access router pools of its own");
+      }
+      pools.push_back(mine);
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void apply_defaults(v1::LmConfig& config) {
+  if (config.listen().empty()) config.set_listen("[::1]:8818");
+  auto& mobility = *config.mutable_mobility();
+  if (mobility.mode().empty()) mobility.set_mode("relocate");
+  if (!mobility.has_detach_grace()) *mobility.mutable_detach_grace() = kedge::to_proto(seconds(10));
+  if (!mobility.has_redirect_hold()) *mobility.mutable_redirect_hold() = kedge::to_proto(seconds(1));
+  if (mobility.max_prefixes_per_mn() == 0) mobility.set_max_prefixes_per_mn(8);
+  if (mobility.preference_levels() == 0) mobility.set_preference_levels(8);
+  if (config.log().level().empty()) config.mutable_log()->set_level("info");
+  config.mutable_metrics();
+}
+
+absl::StatusOr<Settings> make_settings(const v1::LmConfig& config, std::string_view file) {
+  const Checker check(file);
+  if (!config.insecure_plaintext()) {
+    return check.error("insecure_plaintext",
+                       "TLS is not available in this version; set insecure_plaintext: true to serve without it, on a "
+                       "network that only access routers and operators reach");
+  }
+  if (config.data_directory().empty()) {
+    return check.error("data_directory", "is missing; set it to the folder that shall keep the bindings");
+  }
+
+  Settings settings;
+  const auto& mobility = config.mobility();
+  auto mode = parse_mode(check, mobility.mode());
+  if (!mode.ok()) return mode.status();
+  settings.mode = *mode;
+  if (auto s = check.duration("mobility.detach_grace", mobility.detach_grace(), minutes(10)); !s.ok()) return s;
+  if (auto s = check.duration("mobility.redirect_hold", mobility.redirect_hold(), minutes(10)); !s.ok()) return s;
+  settings.detach_grace = kedge::from_proto(mobility.detach_grace());
+  settings.redirect_hold = kedge::from_proto(mobility.redirect_hold());
+  if (mobility.max_prefixes_per_mn() < 1 || mobility.max_prefixes_per_mn() > kMostPrefixes) {
+    return check.error("mobility.max_prefixes_per_mn", mobility.max_prefixes_per_mn(),
+                       " is not 1 to 15 (a Linux host stops at 16 addresses)");
+  }
+  settings.max_prefixes_per_mn = mobility.max_prefixes_per_mn();
+  if (mobility.preference_levels() < kFewestLevels || mobility.preference_levels() > kMostLevels) {
+    return check.error("mobility.preference_levels", mobility.preference_levels(), " is not 3 to 100");
+  }
+  settings.preference_levels = mobility.preference_levels();
+
+  if (config.access_routers().empty()) {
+    return check.error("access_routers", "is empty; describe at least one access router");
+  }
+  for (int i = 0; i < config.access_routers_size(); ++i) {
+    auto ar = parse_access_router(check, absl::StrCat("access_routers[", i, "]"), config.access_routers(i));
+    if (!ar.ok()) return ar.status();
+    settings.access_routers.push_back(std::move(*ar));
+  }
+  if (auto s = check_unique(check, settings.access_routers); !s.ok()) return s;
+  return settings;
+}
+
+}  // namespace kedge::lm

@@ -1,0 +1,143 @@
+// kedge-lm: the location management server. Wiring only.
+//
+//   speakers, operators -> Server (gRPC threads) -> Engine (io thread) -> Machine
+//                                                   Engine <-> RocksDbStore (writer thread)
+//
+// Exit codes: 0 stopped as asked, 1 error while running, 2 bad configuration or command line.
+#include <csignal>
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "CLI/CLI.hpp"
+#include "boost/asio/io_context.hpp"
+#include "boost/asio/post.hpp"
+#include "boost/asio/signal_set.hpp"
+#include "common/config.h"
+#include "common/daemon.h"
+#include "common/log.h"
+#include "common/metrics.h"
+#include "common/metrics_http.h"
+#include "kedge/v1/config.pb.h"
+#include "lm-server/core/settings.h"
+#include "lm-server/service/engine.h"
+#include "lm-server/service/server.h"
+#include "lm-server/service/version.h"
+#include "lm-server/store/rocksdb_store.h"
+
+namespace kedge::lm {
+namespace {
+
+struct Configuration {
+  v1::LmConfig config;
+  Settings settings;
+};
+
+absl::StatusOr<Configuration> read_configuration(const std::string& path) {
+  Configuration result;
+  if (auto s = load_config(path, &result.config); !s.ok()) return s;
+  apply_defaults(result.config);
+  auto settings = make_settings(result.config, path);
+  if (!settings.ok()) return settings.status();
+  result.settings = std::move(*settings);
+  if (auto s = set_log_level(result.config.log().level()); !s.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": log.level: ", s.message()));
+  }
+  return result;
+}
+
+int fail(const absl::Status& status, int code) {
+  std::fprintf(stderr, "kedge-lm: %s\n", std::string(status.message()).c_str());
+  return code;
+}
+
+// The configuration is otherwise what other nodes rely on; it takes a restart.
+void reload_log_level(const std::string& path) {
+  v1::LmConfig config;
+  auto status = load_config(path, &config);
+  if (status.ok()) {
+    apply_defaults(config);
+    status = set_log_level(config.log().level());
+  }
+  if (!status.ok()) return log_error("reload_failed", "reason", std::string(status.message()));
+  log_info("reloaded", "log_level", config.log().level());
+}
+
+int run(const std::string& path, const Configuration& configuration) {
+  const auto& config = configuration.config;
+  auto store = RocksDbStore::open(config.data_directory());
+  if (!store.ok()) return fail(store.status(), kExitRuntimeError);
+
+  boost::asio::io_context io(1);
+  Metrics metrics;
+  std::unique_ptr<MetricsServer> metrics_server;
+  if (!config.metrics().listen().empty()) {
+    auto started = MetricsServer::start(io, config.metrics().listen(), metrics);
+    if (!started.ok()) return fail(started.status(), kExitRuntimeError);
+    metrics_server = std::move(*started);
+  }
+  Engine engine(io, configuration.settings, **store, metrics);
+  if (auto s = engine.start(); !s.ok()) return fail(s, kExitRuntimeError);
+  auto server = Server::start(io, engine, config.listen(), {config.insecure_plaintext()});
+  if (!server.ok()) return fail(server.status(), kExitRuntimeError);
+
+  std::thread farewell;
+  boost::asio::signal_set stop(io, SIGTERM, SIGINT);
+  stop.async_wait([&](const boost::system::error_code& error, int) {
+    if (error) return;
+    notify_service_manager("STOPPING=1");
+    log_info("stopping");
+    engine.stop();
+    farewell = std::thread([&] {
+      (*server)->shut_down();
+      boost::asio::post(io, [&] { io.stop(); });
+    });
+  });
+  boost::asio::signal_set reload(io, SIGHUP);
+  std::function<void()> wait_for_reload = [&] {
+    reload.async_wait([&](const boost::system::error_code& error, int) {
+      if (error) return;
+      reload_log_level(path);
+      wait_for_reload();
+    });
+  };
+  wait_for_reload();
+
+  log_info("ready", "listen", config.listen(), "port", (*server)->port(), "access_routers",
+           engine.machine().known_access_routers(), "version", kVersion);
+  notify_service_manager("READY=1");
+  io.run();
+  farewell.join();
+  // Commits still under way are written before the engine, which their answers name, goes.
+  store->reset();
+  log_info("stopped");
+  return kExitOk;
+}
+
+int main(int argc, char** argv) {
+  CLI::App app{"Kedge's location management server: keeps the bindings of mobile nodes and orders their moves."};
+  std::string path;
+  bool check = false;
+  app.add_option("--config", path, "Configuration file (YAML)")->required();
+  app.add_flag("--check", check, "Check the configuration and exit");
+  app.set_version_flag("--version", kVersion);
+  app.footer("Exit codes: 0 stopped as asked, 1 error while running, 2 bad configuration or command line.");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? kExitOk : kExitBadConfiguration;
+  }
+  const auto configuration = read_configuration(path);
+  if (!configuration.ok()) return fail(configuration.status(), kExitBadConfiguration);
+  if (check) {
+    std::printf("%s: ok\n", path.c_str());
+    return kExitOk;
+  }
+  return run(path, *configuration);
+}
+
+}  // namespace
+}  // namespace kedge::lm
+
+int main(int argc, char** argv) { return kedge::lm::main(argc, argv); }

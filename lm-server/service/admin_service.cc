@@ -1,0 +1,201 @@
+#include "lm-server/service/admin_service.h"
+
+#include <algorithm>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "boost/asio/post.hpp"
+#include "common/status.h"
+#include "common/time.h"
+#include "lm-server/core/rules.h"
+#include "lm-server/service/mobility_service.h"
+#include "lm-server/service/version.h"
+
+namespace kedge::lm {
+namespace {
+
+constexpr std::uint32_t kDefaultPage = 1'000;
+constexpr std::uint32_t kLargestPage = 10'000;
+
+absl::Status list_bindings(const Machine& machine, const v1::ListBindingsRequest& request,
+                           v1::ListBindingsResponse& response) {
+  std::optional<Ipv6Prefix> after;
+  if (!request.page_token().empty()) {
+    auto token = Ipv6Prefix::parse(request.page_token());
+    if (!token.ok()) return annotate(token.status(), "page_token");
+    after = *token;
+  }
+  if (request.page_size() > kLargestPage) {
+    return absl::InvalidArgumentError(absl::StrCat("page_size: at most ", kLargestPage));
+  }
+  const int page = static_cast<int>(request.page_size() == 0 ? kDefaultPage : request.page_size());
+  machine.visit_bindings(after, [&](const v1::Binding& binding) {
+    if (!request.mn_id().empty() && binding.mn_id() != request.mn_id()) return true;
+    if (!request.ar().empty() && find_holder(binding, request.ar()) == nullptr) return true;
+    if (response.bindings_size() == page) {
+      response.set_next_page_token(response.bindings(page - 1).prefix());
+      return false;
+    }
+    *response.add_bindings() = binding;
+    return true;
+  });
+  *response.mutable_revision() = machine.revision();
+  return absl::OkStatus();
+}
+
+// Writes one event at a time and looks for the next when it has gone, so that a slow watcher costs no memory.
+class WatchReactor : public grpc::ServerWriteReactor<v1::Event> {
+ public:
+  static WatchReactor* begin(boost::asio::io_context& io, Engine& engine, const v1::WatchEventsRequest& request) {
+    auto reactor = std::shared_ptr<WatchReactor>(new WatchReactor(io, engine, request));
+    reactor->self_ = reactor;
+    boost::asio::post(io, [reactor] { reactor->subscribe(); });
+    return reactor.get();
+  }
+
+  void OnWriteDone(bool ok) override {
+    boost::asio::post(io_, [self = self_, ok] {
+      self->writing_ = false;
+      if (ok) self->pump();
+    });
+  }
+  void OnCancel() override { finish(absl::CancelledError("the watcher has gone")); }
+  void OnDone() override {
+    boost::asio::post(io_, [self = std::move(self_)] { self->engine_.events().remove_listener(self->listener_); });
+  }
+
+ private:
+  WatchReactor(boost::asio::io_context& io, Engine& engine, v1::WatchEventsRequest request)
+      : io_(io), engine_(engine), request_(std::move(request)) {}
+
+  void subscribe() {
+    const EventLog& log = engine_.events();
+    const std::uint64_t oldest = log.first_id() - 1;
+    last_ = request_.from_start() ? oldest : request_.after_id() == 0 ? log.last_id() : request_.after_id();
+    if (last_ > log.last_id()) {
+      return finish(absl::OutOfRangeError(
+          absl::StrCat("the last event is ", log.last_id(), "; the LM was restarted, watch from the start")));
+    }
+    StartSendInitialMetadata();
+    listener_ = engine_.events().add_listener([weak = std::weak_ptr(self_)] {
+      if (auto reactor = weak.lock()) reactor->pump();
+    });
+    pump();
+  }
+
+  bool matches(const v1::Event& event) const {
+    const auto fits = [](const std::string& filter, const std::string& value) {
+      return filter.empty() || filter == value;
+    };
+    return fits(request_.prefix(), event.prefix()) && fits(request_.mn_id(), event.mn_id()) &&
+           fits(request_.ar(), event.ar());
+  }
+
+  void pump() {
+    const EventLog& log = engine_.events();
+    if (log.closed()) return finish(absl::UnavailableError("the LM is stopping"));
+    if (writing_) return;
+    if (last_ + 1 < log.first_id()) {
+      return finish(absl::OutOfRangeError(
+          absl::StrCat("events after ", last_, " have been dropped; the oldest kept is ", log.first_id())));
+    }
+    while (const v1::Event* event = log.next(last_)) {
+      last_ = event->id();
+      if (!matches(*event)) continue;
+      out_ = *event;
+      std::lock_guard lock(mutex_);
+      if (finished_) return;
+      writing_ = true;
+      return StartWrite(&out_);
+    }
+  }
+
+  void finish(const absl::Status& status) {
+    std::lock_guard lock(mutex_);
+    if (std::exchange(finished_, true)) return;
+    Finish(to_grpc_status(status));
+  }
+
+  boost::asio::io_context& io_;
+  Engine& engine_;
+  const v1::WatchEventsRequest request_;
+  std::shared_ptr<WatchReactor> self_;  // released by OnDone
+  // Used on the engine's thread only.
+  std::uint64_t last_ = 0;
+  std::uint64_t listener_ = 0;
+  bool writing_ = false;
+  v1::Event out_;
+
+  std::mutex mutex_;
+  bool finished_ = false;
+};
+
+}  // namespace
+
+grpc::ServerUnaryReactor* AdminService::ListBindings(grpc::CallbackServerContext* context,
+                                                     const v1::ListBindingsRequest* request,
+                                                     v1::ListBindingsResponse* response) {
+  auto* reactor = context->DefaultReactor();
+  boost::asio::post(io_, [this, request, response, reactor] {
+    reactor->Finish(to_grpc_status(list_bindings(engine_.machine(), *request, *response)));
+  });
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* AdminService::GetBinding(grpc::CallbackServerContext* context,
+                                                   const v1::GetBindingRequest* request, v1::Binding* response) {
+  auto* reactor = context->DefaultReactor();
+  boost::asio::post(io_, [this, request, response, reactor] {
+    absl::Status status;
+    const auto prefix = parse_prefix_or_address(request->prefix());
+    if (!prefix.ok()) {
+      status = prefix.status();
+    } else if (const auto* binding = engine_.machine().find(*prefix)) {
+      *response = *binding;
+    } else {
+      status = absl::NotFoundError(absl::StrCat("no binding covers ", request->prefix()));
+    }
+    reactor->Finish(to_grpc_status(status));
+  });
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* AdminService::ListNodes(grpc::CallbackServerContext* context, const v1::ListNodesRequest*,
+                                                  v1::ListNodesResponse* response) {
+  auto* reactor = context->DefaultReactor();
+  boost::asio::post(io_, [this, response, reactor] {
+    for (auto& node : engine_.machine().nodes()) *response->add_nodes() = std::move(node);
+    reactor->Finish(grpc::Status::OK);
+  });
+  return reactor;
+}
+
+grpc::ServerWriteReactor<v1::Event>* AdminService::WatchEvents(grpc::CallbackServerContext*,
+                                                               const v1::WatchEventsRequest* request) {
+  return WatchReactor::begin(io_, engine_, *request);
+}
+
+grpc::ServerUnaryReactor* AdminService::Status(grpc::CallbackServerContext* context, const v1::StatusRequest*,
+                                               v1::StatusResponse* response) {
+  auto* reactor = context->DefaultReactor();
+  boost::asio::post(io_, [this, response, reactor] {
+    const Machine& machine = engine_.machine();
+    response->set_version(kVersion);
+    *response->mutable_started_at() = to_proto(engine_.started_at());
+    *response->mutable_revision() = machine.revision();
+    response->set_bindings(machine.binding_count());
+    response->set_bindings_attached(machine.attached_count());
+    response->set_bindings_moving(machine.moving_count());
+    response->set_nodes(static_cast<std::uint32_t>(machine.nodes().size()));
+    response->set_nodes_connected(machine.connected_count());
+    response->set_last_event_id(engine_.events().last_id());
+    response->set_store(engine_.store_health());
+    reactor->Finish(grpc::Status::OK);
+  });
+  return reactor;
+}
+
+}  // namespace kedge::lm

@@ -1,0 +1,30 @@
+// kedge.v1.Admin on gRPC's callback API.
+#pragma once
+
+#include "boost/asio/io_context.hpp"
+#include "kedge/v1/admin.grpc.pb.h"
+#include "lm-server/service/engine.h"
+
+namespace kedge::lm {
+
+class AdminService : public v1::Admin::CallbackService {
+ public:
+  AdminService(boost::asio::io_context& io, Engine& engine) : io_(io), engine_(engine) {}
+
+  grpc::ServerUnaryReactor* ListBindings(grpc::CallbackServerContext* context, const v1::ListBindingsRequest* request,
+                                         v1::ListBindingsResponse* response) override;
+  grpc::ServerUnaryReactor* GetBinding(grpc::CallbackServerContext* context, const v1::GetBindingRequest* request,
+                                       v1::Binding* response) override;
+  grpc::ServerUnaryReactor* ListNodes(grpc::CallbackServerContext* context, const v1::ListNodesRequest* request,
+                                      v1::ListNodesResponse* response) override;
+  grpc::ServerWriteReactor<v1::Event>* WatchEvents(grpc::CallbackServerContext* context,
+                                                   const v1::WatchEventsRequest* request) override;
+  grpc::ServerUnaryReactor* Status(grpc::CallbackServerContext* context, const v1::StatusRequest* request,
+                                   v1::StatusResponse* response) override;
+
+ private:
+  boost::asio::io_context& io_;
+  Engine& engine_;
+};
+
+}  // namespace kedge::lm

@@ -1,0 +1,227 @@
+#include "lm-server/service/engine.h"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "boost/asio/post.hpp"
+#include "common/log.h"
+
+namespace kedge::lm {
+namespace {
+
+constexpr auto kReloadInterval = std::chrono::seconds(1);
+
+double seconds_since(SteadyTime start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+void log_event(const v1::Event& event) {
+  std::string name = v1::EventType_Name(event.type());
+  name.erase(0, sizeof("EVENT_TYPE_") - 1);
+  std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::tolower(c); });
+  log_info(name, "prefix", event.prefix(), "mn", event.mn_id(), "ar", event.ar(), "generation",
+           event.generation().revision(), "detail", event.detail());
+}
+
+}  // namespace
+
+Engine::Engine(boost::asio::io_context& io, Settings settings, Store& store, Metrics& metrics)
+    : io_(io),
+      store_(store),
+      machine_(std::move(settings), 0),
+      timer_(io),
+      reload_timer_(io),
+      started_at_(now_system()),
+      steady_start_(std::chrono::steady_clock::now()),
+      attaches_(metrics.counter("kedge_lm_attaches_total", "Attach requests")),
+      detaches_(metrics.counter("kedge_lm_detaches_total", "Detach requests")),
+      refusals_(metrics.counter("kedge_lm_refusals_total", "Attach and Detach requests answered with an error")),
+      acks_(metrics.counter("kedge_lm_acknowledgements_total", "Acknowledgements of speakers")),
+      store_failures_(metrics.counter("kedge_lm_store_failures_total", "Commits that the store could not write")),
+      bindings_(metrics.gauge("kedge_lm_bindings", "Bindings")),
+      moving_(metrics.gauge("kedge_lm_bindings_moving", "Bindings that are moving")),
+      sessions_gauge_(metrics.gauge("kedge_lm_sessions", "Speakers that are connected")),
+      attach_latency_(metrics.latency("kedge_lm_attach_seconds", "From the request to the answer of an Attach")) {}
+
+absl::Status Engine::start() {
+  auto snapshot = store_.read();
+  if (!snapshot.ok()) return snapshot.status();
+  std::vector<std::string> dropped;
+  auto output = machine_.load(snapshot->epoch, snapshot->revision, snapshot->values, now(), &dropped);
+  if (!output.ok()) return output.status();
+  for (const auto& text : dropped) log_warning("binding_not_configured", "reason", text);
+  log_info("store_loaded", "bindings", machine_.binding_count(), "epoch", snapshot->epoch, "revision",
+           snapshot->revision);
+  available_ = true;
+  submit(std::move(*output), nullptr);
+  return absl::OkStatus();
+}
+
+void Engine::stop() {
+  stopped_ = true;
+  available_ = false;
+  timer_.cancel();
+  reload_timer_.cancel();
+  for (auto& [id, channel] : std::exchange(sessions_, {})) {
+    channel->close(absl::UnavailableError("the LM is stopping; connect again"));
+  }
+  events_.close();
+}
+
+void Engine::attach(const v1::AttachRequest& request, AttachDone done) {
+  attaches_.Increment();
+  if (!available_) return done(unavailable());
+  const auto begun = std::chrono::steady_clock::now();
+  submit(machine_.attach(request, now()),
+         [this, begun, done = std::move(done)](const absl::Status& status, const Output& output) {
+           attach_latency_.Observe(seconds_since(begun));
+           if (!status.ok()) {
+             refusals_.Increment();
+             return done(status);
+           }
+           v1::AttachResponse response;
+           *response.mutable_generation() = output.generation;
+           done(std::move(response));
+         });
+}
+
+void Engine::detach(const v1::DetachRequest& request, DetachDone done) {
+  detaches_.Increment();
+  if (!available_) return done(unavailable());
+  submit(machine_.detach(request, now()),
+         [this, done = std::move(done)](const absl::Status& status, const Output& output) {
+           if (!status.ok()) {
+             refusals_.Increment();
+             return done(status);
+           }
+           v1::DetachResponse response;
+           response.set_stale(output.stale);
+           done(std::move(response));
+         });
+}
+
+absl::StatusOr<std::uint64_t> Engine::open_session(const v1::Hello& hello, std::shared_ptr<SessionChannel> channel) {
+  if (!available_) return unavailable();
+  const std::uint64_t session = next_session_++;
+  Output output = machine_.session_up(hello, session, now());
+  if (!output.status.ok()) return output.status;
+  if (const auto old = sessions_.extract(output.replaced_session)) {
+    old.mapped()->close(absl::AbortedError(absl::StrCat("access router ", hello.ar(), " has opened another session")));
+  }
+  sessions_.emplace(session, std::move(channel));
+  submit(std::move(output), nullptr);
+  return session;
+}
+
+void Engine::close_session(std::uint64_t session) {
+  sessions_.erase(session);
+  submit(machine_.session_down(session, now()), nullptr);
+}
+
+void Engine::ack(std::uint64_t session, const v1::Ack& ack) {
+  acks_.Increment();
+  if (!available_) return;
+  Output output = machine_.ack(session, ack, now());
+  if (!output.status.ok()) {
+    log_warning("acknowledgement_ignored", "prefix", ack.prefix(), "reason", std::string(output.status.message()));
+  }
+  submit(std::move(output), nullptr);
+}
+
+void Engine::health(std::uint64_t session, const v1::SpeakerHealth& health) { machine_.health(session, health); }
+
+std::string Engine::store_health() const {
+  std::string health = store_.health();
+  return health == "ok" && !available_ ? "not loaded" : health;
+}
+
+SystemTime Engine::now() const { return started_at_ + (std::chrono::steady_clock::now() - steady_start_); }
+
+void Engine::submit(Output output, Reply reply) {
+  const std::uint64_t number = next_number_++;
+  auto commit = std::exchange(output.commit, std::nullopt);
+  pending_.push_back({number, !commit, std::move(output), std::move(reply)});
+  if (commit) {
+    store_.commit(std::move(*commit), [this, number](absl::Status status) {
+      boost::asio::post(io_, [this, number, status = std::move(status)] { committed(number, status); });
+    });
+  }
+  release_what_is_done();
+  arm_timer();
+}
+
+void Engine::committed(std::uint64_t number, const absl::Status& status) {
+  // One of those that were given up when the store failed.
+  if (pending_.empty() || number < pending_.front().number) return;
+  if (!status.ok()) return fail(status);
+  // The store answers in order.
+  for (auto& pending : pending_) {
+    if (pending.number > number) break;
+    pending.done = true;
+  }
+  release_what_is_done();
+}
+
+void Engine::release_what_is_done() {
+  while (!pending_.empty() && pending_.front().done) {
+    Pending pending = std::move(pending_.front());
+    pending_.pop_front();
+    for (const auto& message : pending.output.messages) {
+      const auto session = sessions_.find(message.session);
+      if (session != sessions_.end()) session->second->send(message.content);
+    }
+    for (auto& event : pending.output.events) {
+      log_event(event);
+      events_.append(std::move(event));
+    }
+    if (pending.reply) pending.reply(pending.output.status, pending.output);
+  }
+  bindings_.Set(static_cast<double>(machine_.binding_count()));
+  moving_.Set(static_cast<double>(machine_.moving_count()));
+  sessions_gauge_.Set(static_cast<double>(sessions_.size()));
+}
+
+// The machine is ahead of the store by what could not be written. None of it has left the process; the machine begins
+// again with what the store has, and every speaker with a new snapshot.
+void Engine::fail(const absl::Status& status) {
+  store_failures_.Increment();
+  available_ = false;
+  const auto answer = absl::UnavailableError(status.message());
+  for (auto& pending : std::exchange(pending_, {})) {
+    if (pending.reply) pending.reply(pending.output.status.ok() ? answer : pending.output.status, pending.output);
+  }
+  for (auto& [id, channel] : std::exchange(sessions_, {})) channel->close(answer);
+  reload();
+}
+
+void Engine::reload() {
+  if (stopped_) return;
+  const auto status = start();
+  if (status.ok()) return;
+  log_error("store_cannot_be_read", "reason", std::string(status.message()));
+  reload_timer_.expires_after(kReloadInterval);
+  reload_timer_.async_wait([this](const boost::system::error_code& error) {
+    if (!error) reload();
+  });
+}
+
+void Engine::arm_timer() {
+  const auto deadline = machine_.next_deadline();
+  if (!deadline || stopped_) {
+    timer_.cancel();
+    return;
+  }
+  timer_.expires_after(std::max<std::chrono::nanoseconds>(*deadline - now(), std::chrono::nanoseconds::zero()));
+  timer_.async_wait([this](const boost::system::error_code& error) {
+    if (!error && available_) submit(machine_.tick(now()), nullptr);
+  });
+}
+
+absl::Status Engine::unavailable() const {
+  if (stopped_) return absl::UnavailableError("the LM is stopping; try again");
+  return absl::UnavailableError(absl::StrCat("the store is not available: ", store_.health()));
+}
+
+}  // namespace kedge::lm

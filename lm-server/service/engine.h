@@ -1,0 +1,107 @@
+// Brings state machine, store and sessions together: a command's messages, events and answer leave only after its
+// commit is as durable as it asks for, and in the order of the commands.
+//
+// Threading: everything runs on the one thread that runs `io`.
+// Monitoring: kedge_lm_* counters and gauges, see engine.cc.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <string>
+#include <unordered_map>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "boost/asio/io_context.hpp"
+#include "boost/asio/steady_timer.hpp"
+#include "common/metrics.h"
+#include "lm-server/core/machine.h"
+#include "lm-server/service/event_log.h"
+#include "lm-server/store/store.h"
+
+namespace kedge::lm {
+
+// One speaker's stream, as the engine sees it.
+class SessionChannel {
+ public:
+  virtual ~SessionChannel() = default;
+  // Queues it. The channel ends itself with RESOURCE_EXHAUSTED when its reader falls too far behind.
+  virtual void send(std::shared_ptr<const v1::LmMessage> message) = 0;
+  virtual void close(const absl::Status& status) = 0;
+};
+
+class Engine {
+ public:
+  using AttachDone = std::function<void(absl::StatusOr<v1::AttachResponse>)>;
+  using DetachDone = std::function<void(absl::StatusOr<v1::DetachResponse>)>;
+
+  // `store` and `metrics` outlive the engine.
+  Engine(boost::asio::io_context& io, Settings settings, Store& store, Metrics& metrics);
+
+  // Takes over what the store has. The store's errors.
+  absl::Status start();
+  // Ends all sessions; answers nothing new.
+  void stop();
+
+  void attach(const v1::AttachRequest& request, AttachDone done);
+  void detach(const v1::DetachRequest& request, DetachDone done);
+  // The result is the session's id; the snapshot follows by `channel`. NotFound, Unavailable.
+  absl::StatusOr<std::uint64_t> open_session(const v1::Hello& hello, std::shared_ptr<SessionChannel> channel);
+  void close_session(std::uint64_t session);
+  void ack(std::uint64_t session, const v1::Ack& ack);
+  void health(std::uint64_t session, const v1::SpeakerHealth& health);
+
+  const Machine& machine() const { return machine_; }
+  EventLog& events() { return events_; }
+  std::string store_health() const;
+  SystemTime started_at() const { return started_at_; }
+
+ private:
+  using Reply = std::function<void(const absl::Status&, const Output&)>;
+  struct Pending {
+    std::uint64_t number;
+    bool done;
+    Output output;
+    Reply reply;
+  };
+
+  // Never runs backwards.
+  SystemTime now() const;
+  void submit(Output output, Reply reply);
+  void committed(std::uint64_t number, const absl::Status& status);
+  void release_what_is_done();
+  void fail(const absl::Status& status);
+  void reload();
+  void arm_timer();
+  absl::Status unavailable() const;
+
+  boost::asio::io_context& io_;
+  Store& store_;
+  Machine machine_;
+  EventLog events_;
+  boost::asio::steady_timer timer_;
+  boost::asio::steady_timer reload_timer_;
+  const SystemTime started_at_;
+  const SteadyTime steady_start_;
+  std::deque<Pending> pending_;
+  std::uint64_t next_number_ = 1;
+  std::uint64_t next_session_ = 1;
+  std::unordered_map<std::uint64_t, std::shared_ptr<SessionChannel>> sessions_;
+  bool available_ = false;
+  bool stopped_ = false;
+
+  prometheus::Counter& attaches_;
+  prometheus::Counter& detaches_;
+  prometheus::Counter& refusals_;
+  prometheus::Counter& acks_;
+  prometheus::Counter& store_failures_;
+  prometheus::Gauge& bindings_;
+  prometheus::Gauge& moving_;
+  prometheus::Gauge& sessions_gauge_;
+  prometheus::Histogram& attach_latency_;
+};
+
+}  // namespace kedge::lm

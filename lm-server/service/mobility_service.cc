@@ -1,0 +1,188 @@
+#include "lm-server/service/mobility_service.h"
+
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "boost/asio/post.hpp"
+#include "common/status.h"
+
+namespace kedge::lm {
+namespace {
+
+// A session's stream. Reads one message at a time: the next is asked for when the engine has taken the last, so that a
+// speaker cannot flood it.
+class SessionReactor : public grpc::ServerBidiReactor<v1::SpeakerMessage, v1::LmMessage>, public SessionChannel {
+ public:
+  static SessionReactor* begin(boost::asio::io_context& io, Engine& engine, std::size_t queue_limit) {
+    auto reactor = std::shared_ptr<SessionReactor>(new SessionReactor(io, engine, queue_limit));
+    reactor->self_ = reactor;
+    reactor->weak_ = reactor;
+    reactor->StartRead(&reactor->in_);
+    return reactor.get();
+  }
+
+  void send(std::shared_ptr<const v1::LmMessage> message) override {
+    std::lock_guard lock(mutex_);
+    if (finished_) return;
+    if (!snapshot_queued_) ++snapshot_waiting_;
+    if (message->has_snapshot_end()) snapshot_queued_ = true;
+    queue_.push_back(std::move(message));
+    if (queue_.size() > queue_limit_ + snapshot_waiting_) {
+      return finish(absl::ResourceExhaustedError(
+          absl::StrCat("the speaker is more than ", queue_limit_, " changes behind; connect again for a snapshot")));
+    }
+    if (queue_.size() == 1) StartWrite(queue_.front().get());
+  }
+
+  void close(const absl::Status& status) override {
+    std::lock_guard lock(mutex_);
+    finish(status);
+  }
+
+  void OnReadDone(bool ok) override {
+    if (!ok) return close(absl::OkStatus());
+    boost::asio::post(io_, [self = self_] { self->handle(); });
+  }
+
+  void OnWriteDone(bool ok) override {
+    std::lock_guard lock(mutex_);
+    if (!ok || finished_) return;
+    queue_.pop_front();
+    if (snapshot_waiting_ > 0) --snapshot_waiting_;
+    if (!queue_.empty()) StartWrite(queue_.front().get());
+  }
+
+  void OnCancel() override { close(absl::CancelledError("the speaker has gone")); }
+
+  void OnDone() override {
+    boost::asio::post(io_, [self = std::move(self_)] {
+      if (self->session_ != 0) self->engine_.close_session(self->session_);
+    });
+  }
+
+ private:
+  SessionReactor(boost::asio::io_context& io, Engine& engine, std::size_t queue_limit)
+      : io_(io), engine_(engine), queue_limit_(queue_limit) {}
+
+  void handle() {
+    if (const auto status = take(); !status.ok()) return close(status);
+    in_.Clear();
+    std::lock_guard lock(mutex_);
+    if (!finished_) StartRead(&in_);
+  }
+
+  absl::Status take() {
+    if (session_ == 0) {
+      if (!in_.has_hello()) return absl::InvalidArgumentError("the first message of a session has to be Hello");
+      {
+        std::lock_guard lock(mutex_);
+        if (finished_) return absl::OkStatus();
+      }
+      // The engine keeps the channel until close_session(), which OnDone calls.
+      auto session = engine_.open_session(in_.hello(), weak_.lock());
+      if (!session.ok()) return session.status();
+      session_ = *session;
+      return absl::OkStatus();
+    }
+    switch (in_.kind_case()) {
+      case v1::SpeakerMessage::kAck:
+        engine_.ack(session_, in_.ack());
+        return absl::OkStatus();
+      case v1::SpeakerMessage::kHealth:
+        engine_.health(session_, in_.health());
+        return absl::OkStatus();
+      case v1::SpeakerMessage::kHello:
+        return absl::InvalidArgumentError("Hello may be sent once only");
+      default:
+        // Of a newer speaker.
+        return absl::OkStatus();
+    }
+  }
+
+  // Called with the mutex held. A write that is under way keeps its message in the queue.
+  void finish(const absl::Status& status) {
+    if (finished_) return;
+    finished_ = true;
+    if (queue_.size() > 1) queue_.erase(queue_.begin() + 1, queue_.end());
+    Finish(to_grpc_status(status));
+  }
+
+  boost::asio::io_context& io_;
+  Engine& engine_;
+  const std::size_t queue_limit_;
+  std::shared_ptr<SessionReactor> self_;  // released by OnDone
+  std::weak_ptr<SessionReactor> weak_;
+  v1::SpeakerMessage in_;
+  std::uint64_t session_ = 0;  // used on the engine's thread only
+
+  std::mutex mutex_;
+  std::deque<std::shared_ptr<const v1::LmMessage>> queue_;
+  std::size_t snapshot_waiting_ = 0;
+  bool snapshot_queued_ = false;
+  bool finished_ = false;
+};
+
+}  // namespace
+
+absl::StatusOr<Ipv6Prefix> parse_prefix_or_address(const std::string& text) {
+  if (absl::StrContains(text, "/")) return Ipv6Prefix::parse(text);
+  auto address = Ipv6Address::parse(text);
+  if (!address.ok()) return address.status();
+  return Ipv6Prefix(*address, 128);
+}
+
+grpc::ServerUnaryReactor* MobilityService::Attach(grpc::CallbackServerContext* context,
+                                                  const v1::AttachRequest* request, v1::AttachResponse* response) {
+  auto* reactor = context->DefaultReactor();
+  boost::asio::post(io_, [this, request, response, reactor] {
+    engine_.attach(*request, [response, reactor](absl::StatusOr<v1::AttachResponse> result) {
+      if (result.ok()) *response = std::move(*result);
+      reactor->Finish(to_grpc_status(result.status()));
+    });
+  });
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* MobilityService::Detach(grpc::CallbackServerContext* context,
+                                                  const v1::DetachRequest* request, v1::DetachResponse* response) {
+  auto* reactor = context->DefaultReactor();
+  boost::asio::post(io_, [this, request, response, reactor] {
+    engine_.detach(*request, [response, reactor](absl::StatusOr<v1::DetachResponse> result) {
+      if (result.ok()) *response = std::move(*result);
+      reactor->Finish(to_grpc_status(result.status()));
+    });
+  });
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* MobilityService::Query(grpc::CallbackServerContext* context, const v1::QueryRequest* request,
+                                                 v1::QueryResponse* response) {
+  auto* reactor = context->DefaultReactor();
+  boost::asio::post(io_, [this, request, response, reactor] {
+    absl::Status status;
+    if (request->by_case() == v1::QueryRequest::kMnId) {
+      for (const auto* binding : engine_.machine().bindings_of(request->mn_id())) *response->add_bindings() = *binding;
+      if (response->bindings().empty()) {
+        status = absl::NotFoundError(absl::StrCat("mobile node ", request->mn_id(), " has no binding"));
+      }
+    } else if (const auto prefix = parse_prefix_or_address(request->prefix()); !prefix.ok()) {
+      status = prefix.status();
+    } else if (const auto* binding = engine_.machine().find(*prefix)) {
+      *response->add_bindings() = *binding;
+    } else {
+      status = absl::NotFoundError(absl::StrCat("no binding covers ", request->prefix()));
+    }
+    reactor->Finish(to_grpc_status(status));
+  });
+  return reactor;
+}
+
+grpc::ServerBidiReactor<v1::SpeakerMessage, v1::LmMessage>* MobilityService::Session(grpc::CallbackServerContext*) {
+  return SessionReactor::begin(io_, engine_, queue_limit_);
+}
+
+}  // namespace kedge::lm

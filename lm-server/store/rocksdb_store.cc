@@ -1,0 +1,388 @@
+#include "lm-server/store/rocksdb_store.h"
+
+#include <chrono>
+#include <filesystem>
+#include <optional>
+#include <system_error>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "common/log.h"
+#include "rocksdb/options.h"
+#include "rocksdb/write_batch.h"
+
+namespace kedge::lm {
+namespace {
+
+constexpr char kEpochKey[] = "m/epoch";
+constexpr char kRevisionKey[] = "m/revision";
+constexpr char kCompactedKey[] = "m/compacted";
+constexpr char kValuePrefix[] = "v/";
+constexpr char kChangePrefix[] = "c/";
+constexpr std::uint64_t kSkippedAtOpening = 1'000'000;
+constexpr auto kLongestUnsynced = std::chrono::milliseconds(200);
+
+std::string encode(std::uint64_t number) {
+  std::string text(8, '\0');
+  for (int i = 7; i >= 0; --i, number >>= 8U) text[static_cast<std::size_t>(i)] = static_cast<char>(number & 0xffU);
+  return text;
+}
+
+std::optional<std::uint64_t> decode(const rocksdb::Slice& text) {
+  if (text.size() != 8) return std::nullopt;
+  std::uint64_t number = 0;
+  for (std::size_t i = 0; i < 8; ++i) number = number << 8U | static_cast<unsigned char>(text[i]);
+  return number;
+}
+
+void append_text(std::string& out, const std::string& text) {
+  out += encode(text.size());
+  out += text;
+}
+
+std::optional<std::string> take_text(rocksdb::Slice& in) {
+  if (in.size() < 8) return std::nullopt;
+  const auto size = decode({in.data(), 8});
+  in.remove_prefix(8);
+  if (!size || in.size() < *size) return std::nullopt;
+  std::string text(in.data(), *size);
+  in.remove_prefix(*size);
+  return text;
+}
+
+std::string encode(const std::vector<Write>& writes) {
+  std::string out;
+  for (const auto& write : writes) {
+    out += write.value ? '+' : '-';
+    append_text(out, write.key);
+    if (write.value) append_text(out, *write.value);
+  }
+  return out;
+}
+
+std::optional<std::vector<Write>> decode_writes(rocksdb::Slice in) {
+  std::vector<Write> writes;
+  while (!in.empty()) {
+    const char kind = in[0];
+    in.remove_prefix(1);
+    auto key = take_text(in);
+    if (!key) return std::nullopt;
+    Write write{std::move(*key), std::nullopt};
+    if (kind == '+') {
+      write.value = take_text(in);
+      if (!write.value) return std::nullopt;
+    }
+    writes.push_back(std::move(write));
+  }
+  return writes;
+}
+
+std::string change_key(std::uint64_t revision) { return absl::StrCat(kChangePrefix, encode(revision)); }
+
+absl::Status describe_open_error(const std::string& directory, const rocksdb::Status& status) {
+  const std::string text = status.ToString();
+  if (absl::StrContains(text, "lock") && absl::StrContains(text, "LOCK")) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("data_directory ", directory,
+                     " is in use by another kedge-lm; stop that one or give this one a "
+                     "folder of its own (",
+                     text, ")"));
+  }
+  if (status.IsCorruption()) {
+    return absl::DataLossError(absl::StrCat("the store in data_directory ", directory,
+                                            " is damaged; move the folder away and restore a backup (", text, ")"));
+  }
+  if (absl::StrContains(text, "Permission denied")) {
+    return absl::PermissionDeniedError(absl::StrCat(
+        "data_directory ", directory, " cannot be written; give it to the user that kedge-lm runs as (", text, ")"));
+  }
+  return absl::UnavailableError(absl::StrCat("the store in data_directory ", directory, " cannot be opened: ", text));
+}
+
+absl::Status describe_write_error(const rocksdb::Status& status) {
+  if (status.IsNoSpace() || absl::StrContains(status.ToString(), "No space left")) {
+    return absl::UnavailableError(absl::StrCat(
+        "the store cannot write: the disk of data_directory is full; make room (", status.ToString(), ")"));
+  }
+  return absl::UnavailableError(
+      absl::StrCat("the store cannot write: ", status.ToString(), "; check the disk of data_directory"));
+}
+
+absl::Status make_directory(const std::string& directory) {
+  std::error_code error;
+  if (std::filesystem::is_directory(directory, error)) return absl::OkStatus();
+  if (std::filesystem::exists(directory, error)) {
+    return absl::NotFoundError(absl::StrCat("data_directory ", directory, " is no folder; name another one"));
+  }
+  const auto parent = std::filesystem::absolute(directory).lexically_normal().parent_path();
+  if (!std::filesystem::is_directory(parent, error)) {
+    return absl::NotFoundError(
+        absl::StrCat("data_directory ", directory, " cannot be made: ", parent.string(), " does not exist; make it"));
+  }
+  std::filesystem::create_directory(directory, error);
+  if (!error) return absl::OkStatus();
+  return absl::PermissionDeniedError(absl::StrCat("data_directory ", directory, " cannot be made: ", error.message(),
+                                                  "; make it and give it to the user that kedge-lm runs as"));
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<RocksDbStore>> RocksDbStore::open(const std::string& directory,
+                                                                 const RocksDbStoreOptions& options) {
+  if (auto s = make_directory(directory); !s.ok()) return s;
+  rocksdb::Options db_options;
+  db_options.create_if_missing = true;
+  // After a crash everything up to the last whole record is taken; a hole in the middle is damage.
+  db_options.wal_recovery_mode = rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords;
+  db_options.keep_log_file_num = 4;
+  db_options.max_open_files = 256;
+  rocksdb::DB* db = nullptr;
+  if (const auto s = rocksdb::DB::Open(db_options, directory, &db); !s.ok()) return describe_open_error(directory, s);
+  auto store = std::unique_ptr<RocksDbStore>(new RocksDbStore(std::unique_ptr<rocksdb::DB>(db), options));
+  if (auto s = store->recover(); !s.ok()) return s;
+  store->writer_ = std::thread([raw = store.get()] { raw->run(); });
+  return store;
+}
+
+RocksDbStore::RocksDbStore(std::unique_ptr<rocksdb::DB> db, RocksDbStoreOptions options)
+    : options_(options), db_(std::move(db)) {}
+
+RocksDbStore::~RocksDbStore() {
+  {
+    std::lock_guard lock(queue_mutex_);
+    stopping_ = true;
+  }
+  wake_.notify_one();
+  if (writer_.joinable()) writer_.join();
+}
+
+absl::Status RocksDbStore::recover() {
+  const auto number = [this](const char* key) -> absl::StatusOr<std::optional<std::uint64_t>> {
+    std::string value;
+    const auto status = db_->Get({}, key, &value);
+    if (status.IsNotFound()) return std::optional<std::uint64_t>();
+    const auto decoded = status.ok() ? decode(value) : std::nullopt;
+    if (!decoded) return absl::DataLossError(absl::StrCat("the store is damaged at ", key, "; restore a backup"));
+    return std::optional(*decoded);
+  };
+  const auto epoch = number(kEpochKey);
+  if (!epoch.ok()) return epoch.status();
+  const auto revision = number(kRevisionKey);
+  if (!revision.ok()) return revision.status();
+  const auto compacted = number(kCompactedKey);
+  if (!compacted.ok()) return compacted.status();
+
+  epoch_ = epoch->value_or(1);
+  revision_ = *revision ? **revision + kSkippedAtOpening : 0;
+  compacted_ = compacted->value_or(0);
+  rocksdb::WriteBatch batch;
+  batch.Put(kEpochKey, encode(epoch_));
+  batch.Put(kRevisionKey, encode(revision_));
+  rocksdb::WriteOptions options;
+  options.sync = true;
+  if (const auto s = db_->Write(options, &batch); !s.ok()) return describe_write_error(s);
+
+  std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator({}));
+  for (it->Seek(kChangePrefix); it->Valid() && it->key().starts_with(kChangePrefix); it->Next()) ++feed_size_;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<StoreSnapshot> RocksDbStore::read() {
+  std::lock_guard lock(write_mutex_);
+  StoreSnapshot snapshot{epoch_, revision_, {}};
+  std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator({}));
+  for (it->Seek(kValuePrefix); it->Valid() && it->key().starts_with(kValuePrefix); it->Next()) {
+    rocksdb::Slice key = it->key();
+    key.remove_prefix(sizeof(kValuePrefix) - 1);
+    snapshot.values.emplace(key.ToString(), it->value().ToString());
+  }
+  if (it->status().IsCorruption()) {
+    return absl::DataLossError(absl::StrCat("the store is damaged; restore a backup (", it->status().ToString(), ")"));
+  }
+  if (!it->status().ok())
+    return absl::UnavailableError(absl::StrCat("the store cannot read: ", it->status().ToString()));
+  return snapshot;
+}
+
+void RocksDbStore::commit(Commit commit, Done done) {
+  {
+    std::lock_guard lock(queue_mutex_);
+    queue_.push_back({std::move(commit), std::move(done), absl::OkStatus()});
+  }
+  wake_.notify_one();
+}
+
+void RocksDbStore::run() {
+  while (true) {
+    std::deque<Waiting> group;
+    {
+      std::unique_lock lock(queue_mutex_);
+      const bool woken = wake_.wait_for(lock, kLongestUnsynced, [this] { return stopping_ || !queue_.empty(); });
+      if (!woken || (stopping_ && queue_.empty())) {
+        const bool leaving = stopping_;
+        lock.unlock();
+        sync_what_is_lazy();
+        if (leaving) return;
+        continue;
+      }
+    }
+    {
+      std::lock_guard write_lock(write_mutex_);
+      {
+        // Taken only now: what has come while the last batch was written, or held, goes into this one.
+        std::lock_guard lock(queue_mutex_);
+        group.swap(queue_);
+      }
+      write_group(group);
+    }
+    for (auto& waiting : group) waiting.done(std::move(waiting.status));
+  }
+}
+
+void RocksDbStore::write_group(std::deque<Waiting>& group) {
+  const std::uint64_t before = revision_;
+  for (auto& waiting : group) {
+    if (waiting.commit.previous != revision_ || waiting.commit.revision <= revision_) {
+      waiting.status = absl::AbortedError(
+          absl::StrCat("the store is at revision ", revision_, ", the commit expects ", waiting.commit.previous));
+      continue;
+    }
+    revision_ = waiting.commit.revision;
+  }
+  if (revision_ == before) return;
+  if (auto status = write_batch(group); !status.ok()) {
+    revision_ = before;
+    set_health(std::string(status.message()));
+    for (auto& waiting : group) {
+      if (waiting.status.ok()) waiting.status = status;
+    }
+    return;
+  }
+  set_health("ok");
+  for (const auto& waiting : group) {
+    if (!waiting.status.ok()) continue;
+    ++commits_;
+    ++feed_size_;
+    const Change change{waiting.commit.revision, waiting.commit.writes};
+    for (const auto& [id, watcher] : watchers_) watcher(change);
+  }
+  if (feed_size_ > options_.kept_changes + options_.kept_changes / 8 + 1) {
+    std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator({}));
+    it->Seek(kChangePrefix);
+    for (std::uint64_t i = options_.kept_changes; i < feed_size_ && it->Valid(); ++i) {
+      rocksdb::Slice key = it->key();
+      key.remove_prefix(sizeof(kChangePrefix) - 1);
+      compacted_ = decode(key).value_or(compacted_);
+      it->Next();
+    }
+    rocksdb::WriteBatch batch;
+    batch.Put(kCompactedKey, encode(compacted_));
+    batch.DeleteRange(change_key(0), change_key(compacted_ + 1));
+    if (db_->Write({}, &batch).ok()) feed_size_ = options_.kept_changes;
+  }
+}
+
+absl::Status RocksDbStore::write_batch(std::deque<Waiting>& group) {
+  rocksdb::WriteBatch batch;
+  rocksdb::WriteOptions options;
+  for (const auto& waiting : group) {
+    if (!waiting.status.ok()) continue;
+    options.sync |= waiting.commit.durability == Durability::kSync;
+    for (const auto& write : waiting.commit.writes) {
+      const std::string key = absl::StrCat(kValuePrefix, write.key);
+      if (write.value) {
+        batch.Put(key, *write.value);
+      } else {
+        batch.Delete(key);
+      }
+    }
+    batch.Put(change_key(waiting.commit.revision), encode(waiting.commit.writes));
+  }
+  batch.Put(kRevisionKey, encode(revision_));
+  auto status = db_->Write(options, &batch);
+  if (!status.ok()) {
+    // RocksDB refuses all writes after an error in its log until it is told that the cause is gone.
+    if (db_->Resume().ok()) status = db_->Write(options, &batch);
+  }
+  if (!status.ok()) return describe_write_error(status);
+  ++batches_;
+  syncs_ += options.sync ? 1 : 0;
+  unsynced_ = !options.sync;
+  return absl::OkStatus();
+}
+
+void RocksDbStore::sync_what_is_lazy() {
+  std::lock_guard lock(write_mutex_);
+  if (!unsynced_) return;
+  const auto status = db_->SyncWAL();
+  if (!status.ok()) {
+    set_health(std::string(describe_write_error(status).message()));
+    return;
+  }
+  unsynced_ = false;
+  ++syncs_;
+}
+
+absl::Status RocksDbStore::replay(std::uint64_t revision, const Watcher& watcher) {
+  std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator({}));
+  for (it->Seek(change_key(revision)); it->Valid() && it->key().starts_with(kChangePrefix); it->Next()) {
+    rocksdb::Slice key = it->key();
+    key.remove_prefix(sizeof(kChangePrefix) - 1);
+    const auto at = decode(key);
+    auto writes = decode_writes(it->value());
+    if (!at || !writes) return absl::DataLossError("the store's change feed is damaged; restore a backup");
+    watcher({*at, std::move(*writes)});
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::uint64_t> RocksDbStore::watch(std::uint64_t revision, Watcher watcher) {
+  std::lock_guard lock(write_mutex_);
+  if (revision <= compacted_) {
+    return absl::OutOfRangeError(
+        absl::StrCat("revision ", revision, " is compacted, up to ", compacted_, "; begin with a snapshot"));
+  }
+  if (auto s = replay(revision, watcher); !s.ok()) return s;
+  const std::uint64_t id = next_watcher_++;
+  watchers_.emplace(id, std::move(watcher));
+  return id;
+}
+
+void RocksDbStore::unwatch(std::uint64_t id) {
+  std::lock_guard lock(write_mutex_);
+  watchers_.erase(id);
+}
+
+absl::Status RocksDbStore::compact(std::uint64_t revision) {
+  std::lock_guard lock(write_mutex_);
+  if (revision > revision_) {
+    return absl::OutOfRangeError(absl::StrCat("revision ", revision, " lies ahead; the last is ", revision_));
+  }
+  if (revision <= compacted_) return absl::OkStatus();
+  rocksdb::WriteBatch batch;
+  batch.Put(kCompactedKey, encode(revision));
+  batch.DeleteRange(change_key(0), change_key(revision + 1));
+  if (const auto s = db_->Write({}, &batch); !s.ok()) return describe_write_error(s);
+  compacted_ = revision;
+  feed_size_ = 0;
+  std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator({}));
+  for (it->Seek(change_key(revision + 1)); it->Valid() && it->key().starts_with(kChangePrefix); it->Next()) {
+    ++feed_size_;
+  }
+  return absl::OkStatus();
+}
+
+std::string RocksDbStore::health() const {
+  std::lock_guard lock(health_mutex_);
+  return health_;
+}
+
+void RocksDbStore::set_health(std::string text) {
+  std::lock_guard lock(health_mutex_);
+  if (text != health_ && text != "ok") log_error("store_failed", "reason", text);
+  if (text != health_ && text == "ok") log_info("store_recovered");
+  health_ = std::move(text);
+}
+
+}  // namespace kedge::lm

@@ -1,0 +1,97 @@
+// The embedded store, on RocksDB. One thread writes: commits that wait together become one atomic batch and, when one
+// of them is kSync, one fsync.
+//
+// Each opening skips revisions, so that one which was handed out by a lazy commit and lost in a power failure never
+// comes back with another meaning.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+
+#include "lm-server/store/store.h"
+#include "rocksdb/db.h"
+
+namespace kedge::lm {
+
+struct RocksDbStoreOptions {
+  // Commits that the change feed keeps; older ones are compacted by the way.
+  std::uint64_t kept_changes = 100'000;
+};
+
+class RocksDbStore : public Store {
+ public:
+  // Opens or makes the store in `directory` (its parent has to exist). FailedPrecondition: another process has it open;
+  // PermissionDenied, NotFound: the folder cannot be made or written; DataLoss: it is damaged; Unavailable: anything
+  // else. Each text says what to do.
+  static absl::StatusOr<std::unique_ptr<RocksDbStore>> open(const std::string& directory,
+                                                            const RocksDbStoreOptions& options = {});
+  // Answers all commits that wait, then makes everything durable.
+  ~RocksDbStore() override;
+
+  absl::StatusOr<StoreSnapshot> read() override;
+  void commit(Commit commit, Done done) override;
+  absl::StatusOr<std::uint64_t> watch(std::uint64_t revision, Watcher watcher) override;
+  void unwatch(std::uint64_t id) override;
+  absl::Status compact(std::uint64_t revision) override;
+  std::string health() const override;
+
+  // Since the opening; commits / batches is how well grouping works.
+  std::uint64_t commits() const { return commits_; }
+  std::uint64_t batches() const { return batches_; }
+  std::uint64_t syncs() const { return syncs_; }
+
+  // For tests: while held, commits pile up.
+  std::unique_lock<std::mutex> hold_writer() { return std::unique_lock(write_mutex_); }
+
+ private:
+  struct Waiting {
+    Commit commit;
+    Done done;
+    absl::Status status;
+  };
+
+  RocksDbStore(std::unique_ptr<rocksdb::DB> db, RocksDbStoreOptions options);
+  absl::Status recover();
+  void run();
+  void write_group(std::deque<Waiting>& group);
+  absl::Status write_batch(std::deque<Waiting>& group);
+  void sync_what_is_lazy();
+  absl::Status replay(std::uint64_t revision, const Watcher& watcher);
+  void set_health(std::string text);
+
+  const RocksDbStoreOptions options_;
+  std::unique_ptr<rocksdb::DB> db_;
+
+  // Held while a batch is written and its watchers are called.
+  std::mutex write_mutex_;
+  std::uint64_t epoch_ = 0;
+  std::uint64_t revision_ = 0;
+  std::uint64_t compacted_ = 0;
+  std::uint64_t feed_size_ = 0;
+  std::map<std::uint64_t, Watcher> watchers_;
+  std::uint64_t next_watcher_ = 1;
+  bool unsynced_ = false;
+
+  std::mutex queue_mutex_;
+  std::condition_variable wake_;
+  std::deque<Waiting> queue_;
+  bool stopping_ = false;
+
+  mutable std::mutex health_mutex_;
+  std::string health_ = "ok";
+
+  std::atomic<std::uint64_t> commits_ = 0;
+  std::atomic<std::uint64_t> batches_ = 0;
+  std::atomic<std::uint64_t> syncs_ = 0;
+
+  std::thread writer_;
+};
+
+}  // namespace kedge::lm
