@@ -12,6 +12,7 @@
 
 #include <csignal>
 #include <iostream>
+#include <memory>
 #include <random>
 
 #include "CLI/CLI.hpp"
@@ -29,13 +30,9 @@ namespace {
 
 using namespace kedge;
 
-constexpr int kOk = 0;
-constexpr int kFailed = 1;
-constexpr int kUsage = 2;
-
 int failed(std::string_view what, const absl::Status& status) {
   log_error(what, "error", status.ToString());
-  return kFailed;
+  return kExitRuntimeError;
 }
 
 std::uint64_t random_number() {
@@ -49,8 +46,12 @@ int run(const speaker::Settings& settings) {
   const auto executor = io.get_executor();
   Metrics metrics;
 
-  auto metrics_server = serve_metrics(executor, config.metrics().listen(), metrics);
-  if (!metrics_server.ok()) return failed("metrics_failed", metrics_server.status());
+  std::unique_ptr<MetricsServer> metrics_server;
+  if (!config.metrics().listen().empty()) {
+    auto server = MetricsServer::start(io, config.metrics().listen(), metrics);
+    if (!server.ok()) return failed("metrics_failed", server.status());
+    metrics_server = *std::move(server);
+  }
   auto forwarding = speaker::make_kernel_forwarding_plane(executor, settings.forwarding);
   if (!forwarding.ok()) return failed("forwarding_plane_failed", forwarding.status());
   auto access = speaker::make_access_plane(executor, settings.access);
@@ -73,15 +74,15 @@ int run(const speaker::Settings& settings) {
   signals.async_wait([&](boost::system::error_code error, int signal) {
     if (error) return;
     log_info("stopping", "signal", signal, "effect", "the kernel goes on forwarding and FRR announcing");
-    notify_stopping();
+    notify_service_manager("STOPPING=1");
     lm->stop();
     io.stop();
   });
   lm->start();
   log_info("started", "name", config.name(), "version", KEDGE_VERSION, "incarnation", incarnation);
-  notify_ready();
+  notify_service_manager("READY=1");
   io.run();
-  return kOk;
+  return kExitOk;
 }
 
 }  // namespace
@@ -99,22 +100,22 @@ int main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? kOk : kUsage;
+    return app.exit(error) == 0 ? kExitOk : kExitBadConfiguration;
   }
 
   const auto settings = speaker::load_settings(path);
   if (!settings.ok()) {
     std::cerr << settings.status().message() << "\n";
-    return kUsage;
+    return kExitBadConfiguration;
   }
-  if (const auto status = set_log_level(settings->config.log().level()); !status.ok()) return kUsage;
+  if (const auto status = set_log_level(settings->config.log().level()); !status.ok()) return kExitBadConfiguration;
   if (check) {
     std::cout << path << ": ok\n";
-    return kOk;
+    return kExitOk;
   }
   if (purge) {
     const auto status = speaker::remove_all(settings->forwarding);
-    return status.ok() ? kOk : failed("purge_failed", status);
+    return status.ok() ? kExitOk : failed("purge_failed", status);
   }
   return run(*settings);
 }
