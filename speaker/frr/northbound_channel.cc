@@ -1,6 +1,8 @@
 #include "speaker/frr/northbound_channel.h"
 
 #include <algorithm>
+#include <condition_variable>
+#include <mutex>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -49,17 +51,22 @@ std::shared_ptr<grpc::Channel> make_loopback_channel(const tcp::endpoint& endpoi
   return grpc::CreateCustomChannel(to_text(endpoint), grpc::InsecureChannelCredentials(), arguments);
 }
 
-// Reads a Get to its end. Deletes itself.
+// Reads a Get to its end; lives until then.
 class GetReader : public grpc::ClientReadReactor<frr::GetResponse> {
  public:
   using Done = std::function<void(const grpc::Status&, const std::string&)>;
 
-  static void start(frr::Northbound::Stub* stub, boost::asio::any_io_executor executor, const frr::GetRequest& request,
-                    Done done) {
-    auto* reader = new GetReader(std::move(executor), request, std::move(done));
-    stub->async()->Get(&reader->context_, &reader->request_, reader);
+  // `left` runs last, on a thread of gRPC.
+  static std::shared_ptr<grpc::ClientContext> start(frr::Northbound::Stub* stub, boost::asio::any_io_executor executor,
+                                                    const frr::GetRequest& request, Done done,
+                                                    std::function<void()> left) {
+    auto reader =
+        std::shared_ptr<GetReader>(new GetReader(std::move(executor), request, std::move(done), std::move(left)));
+    reader->self_ = reader;
+    stub->async()->Get(&reader->context_, &reader->request_, reader.get());
     reader->StartRead(&reader->response_);
     reader->StartCall();
+    return std::shared_ptr<grpc::ClientContext>(reader, &reader->context_);
   }
 
   void OnReadDone(bool ok) override {
@@ -69,20 +76,47 @@ class GetReader : public grpc::ClientReadReactor<frr::GetResponse> {
   }
 
   void OnDone(const grpc::Status& status) override {
+    const auto self = std::move(self_);
     boost::asio::post(executor_, [done = std::move(done_), status, data = std::move(data_)] { done(status, data); });
-    delete this;
+    left_();
   }
 
  private:
-  GetReader(boost::asio::any_io_executor executor, const frr::GetRequest& request, Done done)
-      : executor_(std::move(executor)), request_(request), done_(std::move(done)) {}
+  GetReader(boost::asio::any_io_executor executor, const frr::GetRequest& request, Done done,
+            std::function<void()> left)
+      : executor_(std::move(executor)), request_(request), done_(std::move(done)), left_(std::move(left)) {}
 
+  std::shared_ptr<GetReader> self_;
   boost::asio::any_io_executor executor_;
   grpc::ClientContext context_;
   frr::GetRequest request_;
   frr::GetResponse response_;
   std::string data_;
   Done done_;
+  std::function<void()> left_;
+};
+
+// How many calls gRPC may still complete, from its own threads.
+class CallsUnderWay {
+ public:
+  void enter() {
+    std::lock_guard lock(mutex_);
+    ++count_;
+  }
+  void leave() {
+    std::lock_guard lock(mutex_);
+    --count_;
+    changed_.notify_all();
+  }
+  void wait_for_none() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return count_ == 0; });
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  int count_ = 0;
 };
 
 }  // namespace
@@ -122,6 +156,9 @@ struct NorthboundChannel::Shared {
   // Null when the channel is gone.
   NorthboundChannel* channel = nullptr;
   bool call_under_way = false;
+  CallsUnderWay under_way;
+  // Of the last call.
+  std::shared_ptr<grpc::ClientContext> context;
   // The daemon is back, but a call to its predecessor has not ended.
   std::function<void()> after_call;
 };
@@ -139,6 +176,11 @@ NorthboundChannel::NorthboundChannel(boost::asio::any_io_executor executor, tcp:
 NorthboundChannel::~NorthboundChannel() {
   shared_->channel = nullptr;
   close();
+  // Nothing may be posted to the executor any more, since its context may go next. FRR bears a cancelled call, other
+  // than one whose deadline has passed.
+  if (shared_->call_under_way) shared_->context->TryCancel();
+  shared_->under_way.wait_for_none();
+  shared_->context.reset();
 }
 
 void NorthboundChannel::open() { connect(); }
@@ -253,35 +295,39 @@ std::function<void(const grpc::Status&, const Response&)> NorthboundChannel::beg
   };
 }
 
-void NorthboundChannel::get_capabilities(Done<frr::GetCapabilitiesResponse> done) {
-  async_unary<frr::GetCapabilitiesRequest, frr::GetCapabilitiesResponse>(
-      executor_, {},
-      [stub = connection_->stub.get()](auto* context, auto* request, auto* response, auto completed) {
-        stub->async()->GetCapabilities(context, request, response, std::move(completed));
+template <typename Request, typename Response>
+void NorthboundChannel::call(const char* name, Method<Request, Response> method, const Request& request,
+                             Done<Response> done) {
+  shared_->under_way.enter();
+  shared_->context = async_unary<Request, Response>(
+      executor_, request,
+      [shared = shared_, stub = connection_->stub.get(), method](auto* context, auto* sent, auto* response,
+                                                                 auto completed) {
+        (static_cast<Async*>(stub->async())->*method)(
+            context, sent, response, [shared, completed = std::move(completed)](grpc::Status status) mutable {
+              completed(std::move(status));
+              shared->under_way.leave();
+            });
       },
-      begin("GetCapabilities", std::move(done)));
+      begin(name, std::move(done)));
 }
 
 void NorthboundChannel::get(const frr::GetRequest& request, Done<std::string> done) {
-  GetReader::start(connection_->stub.get(), executor_, request, begin("Get", std::move(done)));
+  shared_->under_way.enter();
+  shared_->context = GetReader::start(connection_->stub.get(), executor_, request, begin("Get", std::move(done)),
+                                      [shared = shared_] { shared->under_way.leave(); });
+}
+
+void NorthboundChannel::get_capabilities(Done<frr::GetCapabilitiesResponse> done) {
+  call<frr::GetCapabilitiesRequest>("GetCapabilities", &Async::GetCapabilities, {}, std::move(done));
 }
 
 void NorthboundChannel::create_candidate(Done<frr::CreateCandidateResponse> done) {
-  async_unary<frr::CreateCandidateRequest, frr::CreateCandidateResponse>(
-      executor_, {},
-      [stub = connection_->stub.get()](auto* context, auto* request, auto* response, auto completed) {
-        stub->async()->CreateCandidate(context, request, response, std::move(completed));
-      },
-      begin("CreateCandidate", std::move(done)));
+  call<frr::CreateCandidateRequest>("CreateCandidate", &Async::CreateCandidate, {}, std::move(done));
 }
 
 void NorthboundChannel::edit_candidate(const frr::EditCandidateRequest& edit, Done<frr::EditCandidateResponse> done) {
-  async_unary<frr::EditCandidateRequest, frr::EditCandidateResponse>(
-      executor_, edit,
-      [stub = connection_->stub.get()](auto* context, auto* request, auto* response, auto completed) {
-        stub->async()->EditCandidate(context, request, response, std::move(completed));
-      },
-      begin("EditCandidate", std::move(done)));
+  call<frr::EditCandidateRequest>("EditCandidate", &Async::EditCandidate, edit, std::move(done));
 }
 
 void NorthboundChannel::commit(std::uint32_t candidate_id, Done<frr::CommitResponse> done) {
@@ -289,23 +335,13 @@ void NorthboundChannel::commit(std::uint32_t candidate_id, Done<frr::CommitRespo
   commit.set_candidate_id(candidate_id);
   // PREPARE and APPLY crash staticd 8.4 when the candidate is deleted afterwards.
   commit.set_phase(frr::CommitRequest::ALL);
-  async_unary<frr::CommitRequest, frr::CommitResponse>(
-      executor_, commit,
-      [stub = connection_->stub.get()](auto* context, auto* request, auto* response, auto completed) {
-        stub->async()->Commit(context, request, response, std::move(completed));
-      },
-      begin("Commit", std::move(done)));
+  call<frr::CommitRequest>("Commit", &Async::Commit, commit, std::move(done));
 }
 
 void NorthboundChannel::delete_candidate(std::uint32_t candidate_id, Done<frr::DeleteCandidateResponse> done) {
   frr::DeleteCandidateRequest candidate;
   candidate.set_candidate_id(candidate_id);
-  async_unary<frr::DeleteCandidateRequest, frr::DeleteCandidateResponse>(
-      executor_, candidate,
-      [stub = connection_->stub.get()](auto* context, auto* request, auto* response, auto completed) {
-        stub->async()->DeleteCandidate(context, request, response, std::move(completed));
-      },
-      begin("DeleteCandidate", std::move(done)));
+  call<frr::DeleteCandidateRequest>("DeleteCandidate", &Async::DeleteCandidate, candidate, std::move(done));
 }
 
 }  // namespace kedge::speaker

@@ -30,6 +30,7 @@ absl::StatusOr<boost::asio::ip::tcp::endpoint> parse_northbound(const std::strin
 class NorthboundChannel {
  public:
   NorthboundChannel(boost::asio::any_io_executor executor, boost::asio::ip::tcp::endpoint endpoint);
+  // Cancels a call that is under way and waits until gRPC has let go of it.
   ~NorthboundChannel();
   NorthboundChannel(const NorthboundChannel&) = delete;
   NorthboundChannel& operator=(const NorthboundChannel&) = delete;
@@ -62,6 +63,12 @@ class NorthboundChannel {
  private:
   struct Connection;
   struct Shared;
+  using Async = frr::Northbound::StubInterface::async_interface;
+  template <typename Request, typename Response>
+  using Method = void (Async::*)(grpc::ClientContext*, const Request*, Response*, std::function<void(grpc::Status)>);
+
+  template <typename Request, typename Response>
+  void call(const char* name, Method<Request, Response> method, const Request& request, Done<Response> done);
   template <typename Response>
   std::function<void(const grpc::Status&, const Response&)> begin(const char* call, Done<Response> done);
   void connect();
