@@ -1,0 +1,211 @@
+#include "kedgectl/command_line.h"
+
+#include <algorithm>
+#include <memory>
+
+#include "CLI/CLI.hpp"
+#include "common/ipv6.h"
+#include "common/link_layer_address.h"
+#include "fmt/format.h"
+
+namespace kedge::kedgectl {
+namespace {
+
+constexpr const char* kExamples = R"(Examples:
+  kedgectl status                              is the server well, how much does it hold
+  kedgectl nodes                               access routers and the health of their speakers
+  kedgectl bindings --ar ar2                   every prefix whose mobile node is attached to ar2
+  kedgectl binding 2001:db8:8818:1::5          where the node with this address is, and who holds what for it
+  kedgectl watch --prefix 2001:db8:8818:1::/64 each step of this prefix's moves, as it happens
+  kedgectl -o json bindings | jq -r '.bindings[].prefix'
+
+)";
+
+constexpr const char* kBindingExamples = R"(Examples:
+  kedgectl binding 2001:db8:8818:1::/64
+  kedgectl binding 2001:db8:8818:1::5          an address inside will do
+
+)";
+
+constexpr const char* kBindingsExamples = R"(Examples:
+  kedgectl bindings
+  kedgectl bindings --ar ar2
+  kedgectl bindings --mn-id 02:00:00:00:00:11 -o json
+
+)";
+
+constexpr const char* kWatchExamples = R"(Examples:
+  kedgectl watch                               from now on, until Ctrl-C
+  kedgectl watch --from-start --count 20       the first 20 events that the server still keeps
+  kedgectl watch --after 4711 --follow         go on after event 4711, also through restarts of the server
+  kedgectl watch -o json | jq -c 'select(.type == "EVENT_TYPE_SETTLED")'
+
+)";
+
+constexpr const char* kExitCodes =
+    R"(Data goes to standard output, messages to standard error. JSON has the names of the API's fields; 64-bit numbers are strings.
+
+Exit codes:
+  0    done
+  1    the server refused or failed, or standard output cannot be written
+  2    mistake on the command line
+  3    the server cannot be reached, or went away during watch
+  4    not found
+  130  ended by Ctrl-C or SIGTERM)";
+
+// Examples come before the list of options.
+class ExamplesFirst final : public CLI::Formatter {
+ public:
+  explicit ExamplesFirst(std::string examples) : examples_(std::move(examples)) {}
+  std::string make_usage(const CLI::App* app, std::string name) const override {
+    return "\n" + examples_ + CLI::Formatter::make_usage(app, std::move(name));
+  }
+
+ private:
+  std::string examples_;
+};
+
+std::string canonical_target(const std::string& text) {
+  if (text.find('/') == std::string::npos) {
+    const auto address = Ipv6Address::parse(text);
+    if (!address.ok()) {
+      throw CLI::ValidationError(fmt::format("'{}' is neither an IPv6 address nor a prefix", text));
+    }
+    return address->to_string();
+  }
+  const auto prefix = Ipv6Prefix::parse(text);
+  if (!prefix.ok()) throw CLI::ValidationError(std::string(prefix.status().message()));
+  return prefix->to_string();
+}
+
+// Link-layer addresses are compared as text; other kinds of identity stay as they are.
+std::string canonical_mn_id(const std::string& text) {
+  const auto address = LinkLayerAddress::parse(text);
+  return address.ok() ? address->to_string() : text;
+}
+
+CLI::Option* add_target(CLI::App* app, const char* name, std::string* value, const char* help) {
+  return app->add_option_function<std::string>(
+      name, [value](const std::string& text) { *value = canonical_target(text); }, help);
+}
+
+CLI::Option* add_mn_id(CLI::App* app, std::string* value, const char* help) {
+  return app
+      ->add_option_function<std::string>(
+          "--mn-id", [value](const std::string& text) { *value = canonical_mn_id(text); }, help)
+      ->type_name("ID");
+}
+
+class Parser {
+ public:
+  Parser() {
+    app_.formatter(std::make_shared<ExamplesFirst>(kExamples));
+    app_.footer(kExitCodes);
+    app_.require_subcommand(1);
+    app_.set_version_flag("--version", "kedgectl " KEDGE_VERSION);
+    add_global_options();
+    add_commands();
+  }
+
+  CommandLine parse(std::vector<std::string> arguments) {
+    std::reverse(arguments.begin(), arguments.end());  // as CLI11 wants them
+    app_.parse(std::move(arguments));
+    if (server_.empty()) throw CLI::ValidationError("--server is empty; give it as [address]:port");
+    if (from_start_) watch_.after = 0;
+    line_.global.server = server_;
+    line_.global.format = format_ == "json" ? OutputFormat::kJson : OutputFormat::kTable;
+    line_.global.timeout = std::chrono::milliseconds(static_cast<std::int64_t>(timeout_ * 1000));
+    if (bindings_app_->parsed()) line_.command = bindings_;
+    if (binding_app_->parsed()) line_.command = binding_;
+    if (watch_app_->parsed()) line_.command = watch_;
+    if (nodes_app_->parsed()) line_.command = NodesCommand{};
+    return line_;
+  }
+
+  // Of the command that was being read, else of all.
+  std::string help() const { return app_.help(); }
+
+ private:
+  void add_global_options() {
+    app_.add_option("-s,--server", server_, "Address of kedge-lm")
+        ->envname("KEDGECTL_SERVER")
+        ->type_name("[ADDRESS]:PORT")
+        ->capture_default_str();
+    app_.add_flag("--insecure-plaintext", line_.global.insecure_plaintext,
+                  "Connect without TLS: anyone on the path can read and forge what is exchanged")
+        ->envname("KEDGECTL_INSECURE_PLAINTEXT");
+    app_.add_option("-o,--output", format_, "table, or json")
+        ->check(CLI::IsMember({"table", "json"}))
+        ->type_name("FORMAT")
+        ->capture_default_str();
+    app_.add_option("--timeout", timeout_, "Longest wait for an answer, in seconds; watch waits for ever")
+        ->check(CLI::Range(0.001, 86'400.0))
+        ->type_name("SECONDS")
+        ->capture_default_str();
+    app_.add_flag("-v,--verbose", line_.global.verbose, "Log what is done, warnings included, on standard error");
+  }
+
+  CLI::App* add_command(const char* name, const char* what, const char* examples) {
+    auto* command = app_.add_subcommand(name, what)->fallthrough();
+    command->formatter(std::make_shared<ExamplesFirst>(examples));
+    command->footer("Options of every command: kedgectl --help");
+    return command;
+  }
+
+  void add_commands() {
+    add_command("status", "The server's state in a few lines", "");
+    nodes_app_ = add_command("nodes", "Access routers, their speakers' health and load", "");
+
+    bindings_app_ = add_command("bindings", "All bindings, or those that match every filter", kBindingsExamples);
+    bindings_app_->add_option("--ar", bindings_.ar, "Attached to this access router")->type_name("NAME");
+    add_mn_id(bindings_app_, &bindings_.mn_id, "Of this mobile node");
+
+    binding_app_ = add_command("binding", "One binding with all that is held for it", kBindingExamples);
+    add_target(binding_app_, "target", &binding_.prefix, "The binding's prefix, or anything inside of it")
+        ->required()
+        ->type_name("PREFIX-or-ADDRESS");
+
+    watch_app_ = add_command("watch", "Events as they happen", kWatchExamples);
+    auto* after = watch_app_->add_option("--after", watch_.after, "Events with a greater id only")->type_name("ID");
+    watch_app_->add_flag("--from-start", from_start_, "Begin with all events that the server still keeps")
+        ->excludes(after);
+    add_target(watch_app_, "--prefix", &watch_.prefix, "Of this prefix")->type_name("PREFIX");
+    add_mn_id(watch_app_, &watch_.mn_id, "Of this mobile node");
+    watch_app_->add_option("--ar", watch_.ar, "Of this access router")->type_name("NAME");
+    watch_app_->add_option("--count", watch_.count, "End after so many events")
+        ->check(CLI::PositiveNumber)
+        ->type_name("N");
+    watch_app_->add_flag("--follow", watch_.follow, "Connect again when the server goes away, and miss nothing");
+  }
+
+  CLI::App app_{"kedgectl: look at a Kedge location management server", "kedgectl"};
+  CLI::App* nodes_app_ = nullptr;
+  CLI::App* bindings_app_ = nullptr;
+  CLI::App* binding_app_ = nullptr;
+  CLI::App* watch_app_ = nullptr;
+  CommandLine line_;
+  std::string server_ = "[::1]:8818";
+  std::string format_ = "table";
+  double timeout_ = 10;
+  bool from_start_ = false;
+  BindingsCommand bindings_;
+  BindingCommand binding_;
+  WatchCommand watch_;
+};
+
+}  // namespace
+
+std::variant<CommandLine, Message> parse_command_line(std::vector<std::string> arguments) {
+  Parser parser;
+  try {
+    return parser.parse(std::move(arguments));
+  } catch (const CLI::CallForHelp&) {
+    return Message{ExitCode::kOk, parser.help()};
+  } catch (const CLI::CallForVersion& version) {
+    return Message{ExitCode::kOk, std::string(version.what()) + "\n"};
+  } catch (const CLI::ParseError& error) {
+    return Message{ExitCode::kUsage, fmt::format("kedgectl: {}\nSee kedgectl --help.\n", error.what())};
+  }
+}
+
+}  // namespace kedge::kedgectl

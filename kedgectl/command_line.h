@@ -1,0 +1,64 @@
+// The command line and the environment, as typed values.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "kedgectl/exit_code.h"
+#include "kedgectl/output.h"
+
+namespace kedge::kedgectl {
+
+struct GlobalOptions {
+  std::string server;
+  bool insecure_plaintext = false;
+  OutputFormat format = OutputFormat::kTable;
+  // Of each call but `watch`.
+  std::chrono::milliseconds timeout{10'000};
+  bool verbose = false;
+};
+
+struct StatusCommand {};
+struct NodesCommand {};
+struct BindingsCommand {
+  std::string ar;
+  std::string mn_id;
+};
+struct BindingCommand {
+  // Canonical text of an address or prefix.
+  std::string prefix;
+};
+struct WatchCommand {
+  // Events with a greater id; 0 stands for all that are kept. None: from now on.
+  std::optional<std::uint64_t> after;
+  std::string prefix;
+  std::string mn_id;
+  std::string ar;
+  // Ends after so many events; 0: never.
+  std::uint64_t count = 0;
+  // Connect again when the server goes away.
+  bool follow = false;
+};
+
+using Command = std::variant<StatusCommand, NodesCommand, BindingsCommand, BindingCommand, WatchCommand>;
+
+struct CommandLine {
+  GlobalOptions global;
+  Command command;
+};
+
+// What to print instead of running a command: help and version on standard output with kOk, mistakes on standard error
+// with kUsage.
+struct Message {
+  ExitCode code;
+  std::string text;
+};
+
+// `arguments` without the program's name. Reads KEDGECTL_SERVER and KEDGECTL_INSECURE_PLAINTEXT.
+std::variant<CommandLine, Message> parse_command_line(std::vector<std::string> arguments);
+
+}  // namespace kedge::kedgectl

@@ -1,0 +1,72 @@
+#include "kedgectl/commands.h"
+
+#include <chrono>
+
+#include "common/time.h"
+#include "kedgectl/output.h"
+
+namespace kedge::kedgectl {
+namespace {
+
+using Stub = v1::Admin::StubInterface;
+
+// One call; kOk when `answer` is there, else why not has been told.
+template <typename Request, typename Answer>
+ExitCode ask(const Session& session, grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Answer*),
+             const Request& request, Answer* answer) {
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + session.options.timeout);
+  const std::stop_callback cancel(session.stop, [&context] { context.TryCancel(); });
+  const auto status = (session.admin.*method)(&context, request, answer);
+  if (status.ok()) return ExitCode::kOk;
+  return session.stop.stop_requested() ? ExitCode::kInterrupted : fail(session, status);
+}
+
+}  // namespace
+
+ExitCode run_status(const Session& session) {
+  v1::StatusResponse answer;
+  const auto code = ask(session, &Stub::Status, v1::StatusRequest(), &answer);
+  if (code != ExitCode::kOk) return code;
+  return print(session, answer, JsonStyle::kIndented,
+               [&] { return render_status(answer, session.options.server, now_system()); });
+}
+
+ExitCode run_nodes(const Session& session) {
+  v1::ListNodesResponse answer;
+  const auto code = ask(session, &Stub::ListNodes, v1::ListNodesRequest(), &answer);
+  if (code != ExitCode::kOk) return code;
+  return print(session, answer, JsonStyle::kIndented, [&] { return render_nodes(answer, now_system()); });
+}
+
+ExitCode run_bindings(const Session& session, const BindingsCommand& command) {
+  v1::ListBindingsRequest request;
+  request.set_ar(command.ar);
+  request.set_mn_id(command.mn_id);
+  v1::ListBindingsResponse all;
+  do {
+    v1::ListBindingsResponse page;
+    const auto code = ask(session, &Stub::ListBindings, request, &page);
+    if (code != ExitCode::kOk) return code;
+    if (!page.next_page_token().empty() && page.next_page_token() == request.page_token()) {
+      return fail(session, {grpc::StatusCode::INTERNAL, "it gave the same page of bindings twice"});
+    }
+    request.set_page_token(page.next_page_token());
+    *all.mutable_revision() = page.revision();
+    all.mutable_bindings()->MergeFrom(page.bindings());
+  } while (!request.page_token().empty());
+  const auto code = print(session, all, JsonStyle::kIndented, [&] { return render_bindings(all, now_system()); });
+  if (code == ExitCode::kOk && all.bindings().empty()) tell(session.err, "no binding matches");
+  return code;
+}
+
+ExitCode run_binding(const Session& session, const BindingCommand& command) {
+  v1::GetBindingRequest request;
+  request.set_prefix(command.prefix);
+  v1::Binding answer;
+  const auto code = ask(session, &Stub::GetBinding, request, &answer);
+  if (code != ExitCode::kOk) return code;
+  return print(session, answer, JsonStyle::kIndented, [&] { return render_binding(answer, now_system()); });
+}
+
+}  // namespace kedge::kedgectl

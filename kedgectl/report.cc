@@ -1,0 +1,31 @@
+#include "kedgectl/report.h"
+
+#include "kedgectl/failure.h"
+
+namespace kedge::kedgectl {
+
+ExitCode write_out(const Session& session, const std::string& text) {
+  session.out << text << std::flush;
+  if (session.out) return ExitCode::kOk;
+  tell(session.err, "cannot write to standard output");
+  return ExitCode::kFailed;
+}
+
+ExitCode print(const Session& session, const google::protobuf::Message& message, JsonStyle style,
+               const std::function<std::string()>& table) {
+  if (session.options.format == OutputFormat::kTable) return write_out(session, table());
+  const auto json = render_json(message, style);
+  if (json.ok()) return write_out(session, *json);
+  tell(session.err, std::string(json.status().message()));
+  return ExitCode::kFailed;
+}
+
+void tell(std::ostream& err, const std::string& text) { err << "kedgectl: " << text << std::endl; }
+
+ExitCode fail(const Session& session, const grpc::Status& status) {
+  const Failure failure = explain(status, session.options.server);
+  tell(session.err, failure.text);
+  return failure.code;
+}
+
+}  // namespace kedge::kedgectl

@@ -1,0 +1,50 @@
+#include "kedgectl/run.h"
+
+#include "common/credentials.h"
+#include "common/log.h"
+#include "kedgectl/command_line.h"
+#include "kedgectl/commands.h"
+#include "kedgectl/report.h"
+#include "kedgectl/watch.h"
+
+namespace kedge::kedgectl {
+namespace {
+
+struct Runner {
+  Session session;
+
+  ExitCode operator()(const StatusCommand&) const { return run_status(session); }
+  ExitCode operator()(const NodesCommand&) const { return run_nodes(session); }
+  ExitCode operator()(const BindingsCommand& command) const { return run_bindings(session, command); }
+  ExitCode operator()(const BindingCommand& command) const { return run_binding(session, command); }
+  ExitCode operator()(const WatchCommand& command) const { return run_watch(session, command); }
+};
+
+}  // namespace
+
+ExitCode run(std::vector<std::string> arguments, std::ostream& out, std::ostream& err, std::stop_token stop) {
+  const auto parsed = parse_command_line(std::move(arguments));
+  if (const auto* message = std::get_if<Message>(&parsed)) {
+    (message->code == ExitCode::kOk ? out : err) << message->text << std::flush;
+    return message->code;
+  }
+  const auto& line = std::get<CommandLine>(parsed);
+  const auto& options = line.global;
+  if (!options.insecure_plaintext) {
+    tell(err,
+         "TLS needs certificates, and none can be configured; to go without TLS pass --insecure-plaintext or set "
+         "KEDGECTL_INSECURE_PLAINTEXT=true");
+    return ExitCode::kUsage;
+  }
+  // The person asked for plaintext by name; a warning with each command would only hide the real messages.
+  set_log_level(options.verbose ? LogLevel::kDebug : LogLevel::kError);
+  const auto channel = make_channel(options.server, {.insecure_plaintext = options.insecure_plaintext});
+  if (!channel.ok()) {
+    tell(err, std::string(channel.status().message()));
+    return ExitCode::kUsage;
+  }
+  const auto admin = v1::Admin::NewStub(*channel);
+  return std::visit(Runner{{*admin, options, out, err, std::move(stop)}}, line.command);
+}
+
+}  // namespace kedge::kedgectl
