@@ -107,7 +107,7 @@ void check_kernel(v1::KernelConfig* config, Checker& check, ForwardingPlaneConfi
   config->set_encapsulation_table(with_default(config->encapsulation_table(), 8819));
   config->set_uplink_table(with_default(config->uplink_table(), 8820));
   config->set_rule_priority(with_default(config->rule_priority(), 880));
-  config->set_route_protocol(with_default(config->route_protocol(), 188));
+  config->set_route_protocol(with_default(config->route_protocol(), 88));
   config->set_access_mtu(with_default(config->access_mtu(), 1500));
   if (!config->has_redirection()) config->set_redirection(true);
 
@@ -119,9 +119,10 @@ void check_kernel(v1::KernelConfig* config, Checker& check, ForwardingPlaneConfi
                   fmt::format("{} is one of the kernel's own tables (253 to 255)", table));
   }
   check.require(config->rule_priority() <= 32000, "kernel.rule_priority", "1 to 32000 is possible, ahead of 'main'");
-  // 186 to 198 but for 188 are FRR's, below 17 the kernel's and the common daemons'.
-  check.require(config->route_protocol() <= 255 && config->route_protocol() > 16, "kernel.route_protocol",
-                "17 to 255 is possible, and no number that another daemon uses");
+  // FRR removes routes with its own numbers when it starts.
+  check.require(config->route_protocol() <= 255 && config->route_protocol() > 16 &&
+                    (config->route_protocol() < 186 || config->route_protocol() > 198),
+                "kernel.route_protocol", "17 to 255 is possible, without FRR's 186 to 198");
   // RFC 8200, 5: 1280, and the tunnel takes 40.
   check.require(config->access_mtu() >= 1320 && config->access_mtu() <= 65535, "kernel.access_mtu",
                 "1320 to 65535 is possible: the tunnel takes 40 of it and must carry 1280");

@@ -191,6 +191,10 @@ frr::GetRequest build_get() {
 absl::StatusOr<std::map<Ipv6Prefix, HeldRoute>> parse_statics(std::string_view json) {
   absl::StatusOr<JsonDocument> document = JsonDocument::parse(json);
   if (!document.ok()) return document.status();
+  // What FRR prints of a container without anything in it.
+  if (document->root().is_empty_object()) return std::map<Ipv6Prefix, HeldRoute>();
+  // A staticd that has never been configured shows nothing at all.
+  if (document->root().is_empty_object()) return std::map<Ipv6Prefix, HeldRoute>();
   const Json routing = document->root().at("frr-routing:routing");
   if (!routing.exists()) {
     return absl::InvalidArgumentError("FRR's configuration as JSON has no \"frr-routing:routing\" at its top");

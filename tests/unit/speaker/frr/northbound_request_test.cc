@@ -190,6 +190,12 @@ TEST(ParseStatics, LeavesOtherFamiliesVrfsAndSourcesOut) {
                   ->empty());
 }
 
+TEST(ParseStatics, FindsNothingInAnEmptyConfiguration) {
+  EXPECT_TRUE(parse_statics("{\n}\n")->empty());
+  EXPECT_TRUE(parse_statics(R"({"frr-routing:routing":{}})")->empty());
+  EXPECT_TRUE(parse_statics("{}")->empty());
+}
+
 TEST(ParseStatics, RefusesOtherText) {
   for (const char* text : {"", "{", "[]", "nonsense", R"({"a":1})", R"({"frr-routing:routing":)"}) {
     EXPECT_EQ(parse_statics(text).status().code(), absl::StatusCode::kInvalidArgument) << text;
