@@ -182,6 +182,7 @@ absl::Status PacketAccessPlane::start() {
     return absl::ErrnoToStatus(errno, "cannot open a packet socket for the access interfaces (CAP_NET_RAW is needed)");
   }
   close(fd);
+  counters_.data_frames_heard = filter_->hears_data();
   if (!filter_->hears_data()) {
     log_warning("access_data_frames_unheard", "reason", filter_->status(), "effect",
                 "an MN that sends neither RS nor other discovery is not heard");

@@ -75,6 +75,8 @@ struct AccessCounters {
   // Frames sent to learn who is behind a link that has come up.
   std::uint64_t provocations_sent = 0;
   std::uint64_t send_errors = 0;
+  // False where the kernel does not permit eBPF: arrivals are then told by discovery only.
+  bool data_frames_heard = true;
   // Frames that were dropped as malformed, by reason. The reasons are a fixed set.
   std::map<std::string, std::uint64_t> malformed;
 };

@@ -4,12 +4,13 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
 #include <net/if.h>
-#include <poll.h>
 #include <sched.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <array>
@@ -140,6 +141,26 @@ class Wire {
   int fd_ = -1;
 };
 
+// Takes the thread's right to load eBPF while it lives; raw sockets stay permitted.
+class WithoutEbpf {
+ public:
+  WithoutEbpf() {
+    syscall(SYS_capget, &header_, before_.data());
+    std::array<__user_cap_data_struct, 2> less = before_;
+    for (const unsigned capability : {CAP_SYS_ADMIN, CAP_BPF}) {
+      less[capability / 32].effective &= ~(1U << (capability % 32));
+    }
+    EXPECT_EQ(syscall(SYS_capset, &header_, less.data()), 0);
+  }
+  ~WithoutEbpf() { EXPECT_EQ(syscall(SYS_capset, &header_, before_.data()), 0); }
+  WithoutEbpf(const WithoutEbpf&) = delete;
+  WithoutEbpf& operator=(const WithoutEbpf&) = delete;
+
+ private:
+  __user_cap_header_struct header_{.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
+  std::array<__user_cap_data_struct, 2> before_{};
+};
+
 FrameAddresses from(const LinkLayerAddress& mac, const std::string& destination) {
   return {.link_source = mac,
           .link_destination = multicast_link_layer_address(address(destination)),
@@ -210,6 +231,8 @@ class AccessPlaneTest : public testing::Test {
 
   void start() {
     ar_->inside([&] {
+      std::optional<WithoutEbpf> without;
+      if (!permit_ebpf_) without.emplace();
       auto plane = make_access_plane(io_.get_executor(), config_);
       ASSERT_TRUE(plane.ok()) << plane.status();
       plane_ = std::move(*plane);
@@ -273,6 +296,7 @@ class AccessPlaneTest : public testing::Test {
   std::vector<std::pair<LinkLayerAddress, std::vector<AdvertisedPrefix>>> advertised_;
   std::optional<std::vector<AdvertisedPrefix>> serve_with_;
   std::uint8_t barriers_ = 0;
+  bool permit_ebpf_ = true;
 };
 
 TEST_F(AccessPlaneTest, GivesALinuxHostItsPrefixesAndDeprecatesTheEarlierOne) {
@@ -583,6 +607,31 @@ TEST_F(AccessPlaneTest, WaitsForAnInterfaceThatIsAbsentAndForItsReturn) {
     ASSERT_TRUE(until([&] { return departures_.size() == 1; }));
     EXPECT_EQ(departures_[0].reason, v1::DETACH_REASON_LINK_DOWN);
   }
+}
+
+TEST_F(AccessPlaneTest, WithoutEbpfDiscoveryIsStillHeard) {
+  make_link();
+  link_up();
+  permit_ebpf_ = false;
+  start();
+  if (plane_->counters().data_frames_heard) GTEST_SKIP() << "this kernel permits eBPF to everybody";
+  const Wire wire(*mn_, "port0");
+  wire.send(data(kMnMac));
+  wire.send(solicitation(kOtherMac));
+  ASSERT_TRUE(heard(kOtherMac));
+  EXPECT_EQ(arrivals_[0].trigger, v1::TRIGGER_ROUTER_SOLICITATION);
+  const FrameAddresses to_group = from(kMnMac, "ff02::1:ff00:1");
+  wire.send(build_frame(to_group, NeighbourSolicitation{.target = address("fe80::1")}));
+  ASSERT_TRUE(heard(kMnMac));
+  // The data frame was not what told of it.
+  EXPECT_EQ(count(kMnMac), 1U);
+  EXPECT_EQ(arrivals_[1].trigger, v1::TRIGGER_NEIGHBOUR_DISCOVERY);
+}
+
+TEST_F(AccessPlaneTest, AnMnThatWasNeverHeardIsProbedAtOnceWhenServed) {
+  use_fake_mn();
+  plane_->serve(kMnMac, eui64_link_local(kMnMac), "acc0", {});
+  EXPECT_TRUE(until([&] { return plane_->counters().probes_sent > 0; }));
 }
 
 TEST_F(AccessPlaneTest, ServingOnAnAbsentInterfaceIsADeparture) {
