@@ -1,6 +1,7 @@
 #include "kedgectl/command_line.h"
 
 #include <algorithm>
+#include <charconv>
 #include <memory>
 
 #include "CLI/CLI.hpp"
@@ -84,6 +85,16 @@ std::string canonical_mn_id(const std::string& text) {
   return address.ok() ? address->to_string() : text;
 }
 
+// CLI11 takes "-1" for the greatest number.
+std::uint64_t whole_number(std::string_view option, const std::string& text, std::uint64_t least) {
+  std::uint64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc{} || end != text.data() + text.size() || value < least) {
+    throw CLI::ValidationError(fmt::format("{}: '{}' is no whole number of {} or more", option, text, least));
+  }
+  return value;
+}
+
 CLI::Option* add_target(CLI::App* app, const char* name, std::string* value, const char* help) {
   return app->add_option_function<std::string>(
       name, [value](const std::string& text) { *value = canonical_target(text); }, help);
@@ -111,6 +122,7 @@ class Parser {
     std::reverse(arguments.begin(), arguments.end());  // as CLI11 wants them
     app_.parse(std::move(arguments));
     if (server_.empty()) throw CLI::ValidationError("--server is empty; give it as [address]:port");
+    if (!(timeout_ >= 0.001 && timeout_ <= 86'400)) throw CLI::ValidationError("--timeout is 0.001 to 86400 seconds");
     if (from_start_) watch_.after = 0;
     line_.global.server = server_;
     line_.global.format = format_ == "json" ? OutputFormat::kJson : OutputFormat::kTable;
@@ -124,6 +136,7 @@ class Parser {
 
   // Of the command that was being read, else of all.
   std::string help() const { return app_.help(); }
+  bool has_command() const { return !app_.get_subcommands().empty(); }
 
  private:
   void add_global_options() {
@@ -139,7 +152,6 @@ class Parser {
         ->type_name("FORMAT")
         ->capture_default_str();
     app_.add_option("--timeout", timeout_, "Longest wait for an answer, in seconds; watch waits for ever")
-        ->check(CLI::Range(0.001, 86'400.0))
         ->type_name("SECONDS")
         ->capture_default_str();
     app_.add_flag("-v,--verbose", line_.global.verbose, "Log what is done, warnings included, on standard error");
@@ -166,14 +178,21 @@ class Parser {
         ->type_name("PREFIX-or-ADDRESS");
 
     watch_app_ = add_command("watch", "Events as they happen", kWatchExamples);
-    auto* after = watch_app_->add_option("--after", watch_.after, "Events with a greater id only")->type_name("ID");
+    auto* after =
+        watch_app_
+            ->add_option_function<std::string>(
+                "--after", [this](const std::string& text) { watch_.after = whole_number("--after", text, 0); },
+                "Events with a greater id only")
+            ->type_name("ID");
     watch_app_->add_flag("--from-start", from_start_, "Begin with all events that the server still keeps")
         ->excludes(after);
     add_target(watch_app_, "--prefix", &watch_.prefix, "Of this prefix")->type_name("PREFIX");
     add_mn_id(watch_app_, &watch_.mn_id, "Of this mobile node");
     watch_app_->add_option("--ar", watch_.ar, "Of this access router")->type_name("NAME");
-    watch_app_->add_option("--count", watch_.count, "End after so many events")
-        ->check(CLI::PositiveNumber)
+    watch_app_
+        ->add_option_function<std::string>(
+            "--count", [this](const std::string& text) { watch_.count = whole_number("--count", text, 1); },
+            "End after so many events")
         ->type_name("N");
     watch_app_->add_flag("--follow", watch_.follow, "Connect again when the server goes away, and miss nothing");
   }
@@ -204,7 +223,9 @@ std::variant<CommandLine, Message> parse_command_line(std::vector<std::string> a
   } catch (const CLI::CallForVersion& version) {
     return Message{ExitCode::kOk, std::string(version.what()) + "\n"};
   } catch (const CLI::ParseError& error) {
-    return Message{ExitCode::kUsage, fmt::format("kedgectl: {}\nSee kedgectl --help.\n", error.what())};
+    const bool none = error.get_name() == "RequiredError" && !parser.has_command();
+    const std::string what = none ? "a command is needed: status, nodes, bindings, binding or watch" : error.what();
+    return Message{ExitCode::kUsage, fmt::format("kedgectl: {}\nSee kedgectl --help.\n", what)};
   }
 }
 
