@@ -5,7 +5,7 @@
 // Standards: RFC 2473 (tunnel), RFC 8754 and RFC 8986 (segment routing), RFC 4861 (neighbours).
 #pragma once
 
-#include <chrono>
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "boost/asio/any_io_executor.hpp"
 #include "common/ipv6.h"
 #include "common/link_layer_address.h"
@@ -39,7 +40,8 @@ struct ForwardingPlaneConfig {
   std::uint32_t encapsulation_table = 8819;
   std::uint32_t uplink_table = 8820;
   std::uint32_t rule_priority = 880;
-  std::uint8_t route_protocol = 188;
+  // Not 11 and not 186 to 198: those are FRR's, whose zebra removes such routes when it starts.
+  std::uint8_t route_protocol = 88;
   std::uint32_t access_mtu = 1500;
   std::vector<std::string> access_interfaces;
   // The same on all ARs, set on each access interface (DESIGN: the MN's default router never changes).
@@ -77,5 +79,9 @@ class ForwardingPlane {
 // Errors say which object could not be made and what to do.
 absl::StatusOr<std::unique_ptr<ForwardingPlane>> make_kernel_forwarding_plane(boost::asio::any_io_executor executor,
                                                                               const ForwardingPlaneConfig& config);
+
+// Removes routes, rules, neighbours, the pair kx0-kx1 and the tunnel source of every earlier run, so that only `main`
+// forwards. Access interfaces keep their addresses. Goes on after an error; returns the first.
+absl::Status remove_all(const ForwardingPlaneConfig& config);
 
 }  // namespace kedge::speaker

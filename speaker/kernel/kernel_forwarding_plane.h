@@ -1,0 +1,137 @@
+// ForwardingPlane on the Linux kernel.
+//
+// Threading: as ForwardingPlane; made, called back and destroyed on the executor, and all of it in one network
+// namespace. Performance: one prefix is two to four acknowledged netlink messages; replace_all sends them in batches.
+// Standards: RFC 8818 (FM-DP), RFC 2473, RFC 8754, RFC 8986, RFC 4861.
+//
+// What the kernel holds for a prefix P:
+//   deliver      neighbour of the MN, permanent; uplink table: blackhole P from P; mobile table: P via the MN
+//   redirect     encapsulation table: P encap to the target's deliver SID; mobile table: P via kx0
+//   unreachable  mobile table: unreachable P
+// The route in the mobile table is what decides. What a new one needs is made before it, what the old one needed is
+// removed after it.
+#pragma once
+
+#include <chrono>
+#include <map>
+#include <set>
+
+#include "boost/asio/steady_timer.hpp"
+#include "speaker/kernel/forwarding_plane.h"
+#include "speaker/kernel/links.h"
+#include "speaker/kernel/netlink_monitor.h"
+#include "speaker/kernel/routes.h"
+#include "speaker/kernel/rules.h"
+
+namespace kedge::speaker {
+
+class KernelForwardingPlane final : public ForwardingPlane {
+ public:
+  KernelForwardingPlane(boost::asio::any_io_executor executor, ForwardingPlaneConfig config, NetlinkSocket socket);
+
+  // Sysctls, pair, rules, access interfaces, and reading what an earlier run has left.
+  absl::Status start();
+
+  absl::Status set_identity(const Ipv6Address& locator, const Ipv6Address& deliver_sid,
+                            const Ipv6Address& uplink_sid) override;
+  absl::Status set(const Ipv6Prefix& prefix, const std::optional<Route>& route) override;
+  absl::Status replace_all(const std::map<Ipv6Prefix, Route>& routes) override;
+
+ private:
+  struct NeighbourKey {
+    std::string interface;
+    Ipv6Address link_local;
+    auto operator<=>(const NeighbourKey&) const = default;
+  };
+  // What the kernel may hold for a prefix: all that was programmed and not yet removed by us.
+  struct Held {
+    std::optional<Route::Kind> mobile;
+    // Of a deliver route.
+    std::optional<NeighbourKey> neighbour;
+    // Of the encapsulation route, which may outlive the redirect for a moment.
+    std::optional<Ipv6Address> segment;
+    // The route in the uplink table.
+    bool own_source = false;
+
+    bool empty() const { return !mobile && !segment && !own_source; }
+  };
+  struct AccessInterface {
+    // 0: absent or not prepared.
+    std::uint32_t index = 0;
+    bool was_prepared = false;
+    bool dirty = true;
+    // Of the last attempt to prepare it.
+    absl::Status status;
+  };
+  enum class Step { kNeighbour, kOwnSource, kEncapsulation, kMobile, kMobileOff, kOwnSourceOff };
+  struct Operation {
+    Ipv6Prefix prefix;
+    Step step;
+    Message message;
+  };
+  using Failures = std::map<Ipv6Prefix, absl::Status>;
+
+  // Drives the kernel to desired_ for each prefix, in stages; what failed, and why.
+  Failures program(const std::vector<Ipv6Prefix>& prefixes);
+  void program_chunk(absl::Span<const Ipv6Prefix> prefixes, Failures& failures);
+  absl::Status prepare_step(const Ipv6Prefix& prefix, const Route& route, std::vector<Operation>& operations);
+  Operation mobile_step(const Ipv6Prefix& prefix, const std::optional<Route>& route);
+  void run(std::vector<Operation>& operations, Failures& failures);
+  void record(const Operation& operation);
+  void hold_neighbour(Held& held, std::optional<NeighbourKey> neighbour);
+  void release_neighbours();
+  void retire_encapsulation(const Ipv6Prefix& prefix);
+  void remove_retired();
+
+  absl::Status ensure_base();
+  absl::Status ensure_access_interfaces();
+  absl::Status ensure_access_interface(const std::string& name, AccessInterface& interface);
+  absl::Status ensure_identity();
+  // Reads the kernel's routes into held_ and marks what differs from desired_.
+  absl::Status audit();
+  absl::Status read_table(std::uint32_t table, const std::function<void(const KernelRoute&)>& visit);
+  bool matches(const Held& held, const Route& route) const;
+
+  void on_message(Bytes message);
+  void on_link(const KernelLink& link, bool gone);
+  void on_route(const KernelRoute& route, bool gone);
+  // Marks what stood on the interface.
+  void mark_interface(const std::string& name);
+  void mark_pair();
+  void mark(const Ipv6Prefix& prefix) { pending_.emplace(prefix, false); }
+  void schedule_repair(std::chrono::milliseconds delay);
+  void repair();
+  void report(const absl::Status& status);
+
+  KernelRoute route_template(KernelRoute::Kind kind, std::uint32_t table, const Ipv6Prefix& prefix) const;
+
+  boost::asio::any_io_executor executor_;
+  ForwardingPlaneConfig config_;
+  NetlinkSocket socket_;
+  std::unique_ptr<NetlinkMonitor> monitor_;
+
+  std::map<Ipv6Prefix, Route> desired_;
+  std::map<Ipv6Prefix, Held> held_;
+  // To be programmed; true: its set() has failed, so on_programmed is to be called.
+  std::map<Ipv6Prefix, bool> pending_;
+  std::map<NeighbourKey, int> neighbours_;
+  std::set<NeighbourKey> unused_neighbours_;
+  std::map<std::string, AccessInterface> access_interfaces_;
+  std::optional<Identity> identity_;
+  std::uint32_t pair_index_ = 0;
+  bool base_dirty_ = false;
+  bool identity_dirty_ = false;
+  bool audit_due_ = false;
+
+  // Encapsulation routes that no redirect uses: packets already between kx0 and kx1 may still need them.
+  std::set<Ipv6Prefix> retired_;
+  boost::asio::steady_timer retired_timer_;
+
+  boost::asio::steady_timer repair_timer_;
+  bool repair_due_ = false;
+  std::chrono::milliseconds backoff_{0};
+  std::string reported_;
+  std::shared_ptr<KernelForwardingPlane*> self_;
+};
+
+}  // namespace kedge::speaker
