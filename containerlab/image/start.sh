@@ -147,6 +147,9 @@ supervise() {
         wait "$child"
         status=$?
         say "$name ended with status $status"
+        if [[ $status -eq 2 && ! -e $run/ready ]]; then
+            printf '%s does not take %s; see %s\n' "$name" "$configuration" "$logs/$name.log" >"$run/failed"
+        fi
         [[ $((SECONDS - started)) -lt 10 ]] || pause=0.1
         sleep "$pause"
         pause=$(awk -v p="$pause" 'BEGIN { p *= 2; print p > 2 ? 2 : p }')

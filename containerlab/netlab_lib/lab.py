@@ -20,6 +20,7 @@ ENTRY_POINT = ["/opt/kedge/start.sh"]
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 BUILD_SUBFOLDERS = ("lm-server", "speaker", "kedgectl", "tests/tools")
 LOG_LINES = 15
+FIRST_INTERFACE_INDEX = 100
 
 
 class LabError(Exception):
@@ -142,12 +143,15 @@ class Lab:
         self.save()
 
     def _make_links(self, links):
-        for link in links:
+        for number, link in enumerate(links):
             (node, interface), (peer, peer_interface) = link.ends
             netns, peer_netns = self.nodes[node].netns, self.nodes[peer].netns
+            # The kernel takes a veth whose ends have the same index for a device without a lower one, and lets up to a second pass before it
+            # acts on a change of its carrier. Made in their own namespaces, ends would often have the same index.
+            index = FIRST_INTERFACE_INDEX + 2 * number
             # Straight in their namespaces: nothing of the lab is ever seen in the machine's own.
-            ip("link", "add", "name", interface, "netns", netns, "mtu", str(link.mtu), "type", "veth",
-               "peer", "name", peer_interface, "netns", peer_netns, "mtu", str(link.mtu))  # fmt: skip
+            ip("link", "add", "name", interface, "index", str(index), "netns", netns, "mtu", str(link.mtu), "type", "veth",
+               "peer", "name", peer_interface, "index", str(index + 1), "netns", peer_netns, "mtu", str(link.mtu))  # fmt: skip
             ip("-n", netns, "link", "set", interface, "up")
             ip("-n", peer_netns, "link", "set", peer_interface, "up")
 

@@ -210,6 +210,12 @@ def test_a_node_sees_only_its_own_processes_and_its_name(pair_lab):
     assert "start.sh" in pair_lab.output("b", "cat", "/proc/1/cmdline")
 
 
+def test_the_ends_of_a_link_have_different_indexes(pair_lab):
+    """With equal ones the kernel may act on a change of the link up to a second late."""
+    ends = [json.loads(pair_lab.output(node, "ip", "-j", "link", "show", "eth1"))[0] for node in ("a", "b")]
+    assert ends[0]["ifindex"] != ends[1]["ifindex"] and ends[0]["link_index"] == ends[1]["ifindex"]
+
+
 def test_status_lists_every_node(netlab, pair_lab):
     result = netlab("status", "-t", pair_lab.lab.name, "-o", "json")
     assert result.returncode == 0
