@@ -59,7 +59,10 @@ bool attached_delivers(const v1::Binding& binding) {
 }
 
 bool follows(const v1::Binding& binding, const v1::Holder& holder) {
-  return holder.redirects_to() == binding.attached_ar() && same(holder.generation(), binding.generation());
+  if (!same(holder.generation(), binding.generation())) return false;
+  // An AR without redirection has cleared what it had once its bgpd leads to the attached AR.
+  const bool led_by_bgp = holder.superseded() && !holder.delivers() && !holder.unreachable();
+  return holder.redirects_to() == binding.attached_ar() || (holder.redirects_to().empty() && led_by_bgp);
 }
 
 bool may_release(const v1::Binding& binding, const v1::Holder& holder) {

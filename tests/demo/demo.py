@@ -51,12 +51,7 @@ def switch_redirection_off(scenario):
             f"the speaker of {ar} has started again",
             lambda ar=ar, old=old: scenario.run(ar, "pidof", "kedge-speaker", check=False).stdout.split() not in ([], [str(old)]),
         )
-    scenarios.wait_until("both speakers have their session", lambda: all_connected(scenario))
-
-
-def all_connected(scenario):
-    nodes = scenario.json("lm", "kedgectl", "nodes", "-o", "json")["nodes"]
-    return bool(nodes) and all(node.get("connected") and node["health"].get("frr") == "synced" for node in nodes)
+    scenario.wait_synced()
 
 
 def show_timeline(run):
@@ -102,14 +97,13 @@ def show_table(runs):
 
 def play(scenario, folder):
     events = scenarios.Events(scenario)
-    scenarios.wait_until("both speakers have their session", lambda: all_connected(scenario))
+    scenario.wait_synced()
     address = scenario.mn_address()
     prefix = scenario.prefix_of(address)
     print(f"mn1 has {address}; {RATE} packets/s flow each way between it and cn")
     runs = []
     for number, (name, mode, target, gap) in enumerate(RUNS):
-        binding = scenario.json("lm", "kedgectl", "binding", prefix, "-o", "json")
-        if binding["attached_ar"] == target:
+        if scenario.binding(prefix)["attached_ar"] == target:
             # Back to where this run begins, without a flow.
             scenario.move(events, "ar1" if target == "ar2" else "ar2", prefix)
         if mode == "bgp-only":

@@ -194,6 +194,24 @@ class Scenario:
             lambda: next((a for a in self.mn_addresses(mn) if a.startswith(within)), None),
         )
 
+    def synced(self):
+        """All speakers have their session with the LM, and kernel and FRR hold what they should."""
+        result = self.run("lm", "kedgectl", "nodes", "-o", "json", check=False)
+        if result.returncode == 127:
+            raise ScenarioError(f"kedgectl is not in {labs.build_folder()}; run: make build")
+        if result.returncode != 0:
+            return False
+        nodes = json.loads(result.stdout)["nodes"]
+        return bool(nodes) and all(
+            node["connected"] and node["health"]["frr"] == "synced" and node["health"]["kernel"] == "synced" for node in nodes
+        )
+
+    def wait_synced(self, seconds=30):
+        wait_until("all speakers are synced", self.synced, seconds)
+
+    def binding(self, prefix):
+        return self.json("lm", "kedgectl", "binding", prefix, "-o", "json")
+
     def bindings(self):
         return self.json("lm", "kedgectl", "bindings", "-o", "json")["bindings"]
 

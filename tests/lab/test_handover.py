@@ -14,7 +14,7 @@ CN_TO_MN, MN_TO_CN = "a_to_b", "b_to_a"
 
 @pytest.fixture(name="lab", scope="module")
 def fixture_lab(handover_lab):
-    scenarios.wait_until("both speakers are synced", lambda: synced(handover_lab))
+    handover_lab.wait_synced()
     return handover_lab
 
 
@@ -29,10 +29,10 @@ def fixture_events(lab):
 def fixture_prefix(lab, events):
     """The MN's /64 of ar1, with the MN at home and everything settled."""
     prefix = lab.prefix_of(lab.mn_address())
-    binding = binding_of(lab, prefix)
+    binding = lab.binding(prefix)
     if binding["attached_ar"] != "ar1":
         lab.move(events, "ar1", prefix)
-    scenarios.wait_until("settled at home", lambda: binding_of(lab, prefix)["state"] == "BINDING_STATE_SETTLED")
+    scenarios.wait_until("settled at home", lambda: lab.binding(prefix)["state"] == "BINDING_STATE_SETTLED")
     return prefix
 
 
@@ -42,18 +42,6 @@ def fixture_flow(lab, prefix, tmp_path):
     flow = scenarios.Flow(lab, tmp_path)
     yield flow
     flow.abort()
-
-
-def synced(lab):
-    result = lab.run("lm", "kedgectl", "nodes", "-o", "json", check=False)
-    if result.returncode != 0:
-        return False
-    nodes = json.loads(result.stdout)["nodes"]
-    return bool(nodes) and all(n["connected"] and n["health"]["frr"] == "synced" and n["health"]["kernel"] == "synced" for n in nodes)
-
-
-def binding_of(lab, prefix):
-    return lab.json("lm", "kedgectl", "binding", prefix, "-o", "json")
 
 
 def routes(lab, ar, table):
@@ -118,7 +106,7 @@ def test_a_move_leaves_the_states_that_it_should(lab, events, prefix):
     scenarios.wait_until("core has no /64 any more", lambda: lab.bgp_best("core", prefix) is None)
     for ar in ("ar1", "ar2"):
         assert not any(prefix in line for line in tagged_statics(lab, ar))
-    assert [h["ar"] for h in binding_of(lab, prefix)["holders"]] == ["ar1"]
+    assert [h["ar"] for h in lab.binding(prefix)["holders"]] == ["ar1"]
 
 
 def test_the_mn_keeps_its_address_and_gets_one_of_the_new_ar(lab, events, prefix):
@@ -208,7 +196,7 @@ def test_killing_the_lm_during_a_flow_loses_neither_packet_nor_binding(lab, even
     before = {b["prefix"]: b for b in lab.bindings()}
     begin = time.monotonic_ns()
     lab.kill("lm", "kedge-lm")
-    scenarios.wait_until("the LM is back with both speakers", lambda: synced(lab))
+    scenarios.wait_until("the LM is back with both speakers", lab.synced)
     end = time.monotonic_ns()
     after = {b["prefix"]: b for b in lab.bindings()}
     assert {p: (b["attached_ar"], b["home_ar"], b["mn_id"]) for p, b in before.items()} == {
@@ -226,9 +214,9 @@ def test_killing_a_speaker_during_a_flow_loses_neither_packet_nor_binding(lab, e
     old = lab.speaker_pid(ar)
     lab.kill(ar, "kedge-speaker")
     scenarios.wait_until("the speaker runs again", lambda: lab.run(ar, "pidof", "kedge-speaker", check=False).stdout.split() not in ([], [str(old)]))
-    scenarios.wait_until("both speakers are synced", lambda: synced(lab))
+    lab.wait_synced()
     end = time.monotonic_ns()
-    assert binding_of(lab, prefix)["attached_ar"] == "ar2"
+    assert lab.binding(prefix)["attached_ar"] == "ar2"
     # It goes on working.
     home = lab.move(events, "ar1", prefix)
     flow.stop()
@@ -243,8 +231,8 @@ def test_a_move_while_the_lm_is_away_is_made_good_when_it_is_back(lab, events, p
         lab.run("mn1", "move", "ar2", "--gap", "0", "--wait", "300")
     finally:
         lab.run("lm", "pkill", "-CONT", "-x", "kedge-lm")
-    scenarios.wait_until("attached to ar2", lambda: binding_of(lab, prefix)["attached_ar"] == "ar2")
-    scenarios.wait_until("settled", lambda: binding_of(lab, prefix)["state"] == "BINDING_STATE_SETTLED", seconds=30)
+    scenarios.wait_until("attached to ar2", lambda: lab.binding(prefix)["attached_ar"] == "ar2")
+    scenarios.wait_until("settled", lambda: lab.binding(prefix)["state"] == "BINDING_STATE_SETTLED", seconds=30)
 
 
 def test_an_frr_that_comes_back_is_repaired(lab, events, prefix):
@@ -252,7 +240,7 @@ def test_an_frr_that_comes_back_is_repaired(lab, events, prefix):
     lab.kill("ar2", "staticd")
     scenarios.wait_until("the reflector has lost the /64", lambda: lab.bgp_best("core", prefix) is None)
     scenarios.wait_until("the reflector has it again", lambda: lab.bgp_best("core", prefix) == ("2001:db8:a2::1", 101), seconds=30)
-    scenarios.wait_until("the speaker says so", lambda: synced(lab))
+    lab.wait_synced()
 
 
 def test_the_lm_refuses_a_bad_configuration_and_says_where(lab, tmp_path):
