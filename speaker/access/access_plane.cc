@@ -41,8 +41,10 @@ constexpr milliseconds kSendRetry{200};
 constexpr seconds kMaxValidLifetime{7200};
 // 32 prefixes fill 1,024 bytes: fits IPv6's minimum MTU with the rest.
 constexpr std::size_t kPrefixesPerAdvertisement = 32;
-constexpr std::array<milliseconds, 4> kProvocations = {milliseconds(0), milliseconds(20), milliseconds(100),
-                                                       milliseconds(300)};
+// After link-up, until somebody is heard. Close together at first: of a bridge whose port comes up in the same moment
+// the first frames are lost now and then.
+constexpr std::array<milliseconds, 6> kProvocations = {milliseconds(0),  milliseconds(2),   milliseconds(8),
+                                                       milliseconds(30), milliseconds(100), milliseconds(300)};
 constexpr int kFramesPerWake = 256;
 constexpr seconds kMalformedWarningInterval{10};
 // Data of stations that are not served, held back in the kernel at one time.
