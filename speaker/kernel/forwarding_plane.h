@@ -40,7 +40,7 @@ struct ForwardingPlaneConfig {
   std::uint32_t encapsulation_table = 8819;
   std::uint32_t uplink_table = 8820;
   std::uint32_t rule_priority = 880;
-  // Not 11 and not 186 to 198: those are FRR's, whose zebra removes such routes when it starts.
+  // 17 to 255, not 186 to 198: those are FRR's, whose zebra removes such routes when it starts.
   std::uint8_t route_protocol = 88;
   std::uint32_t access_mtu = 1500;
   std::vector<std::string> access_interfaces;

@@ -47,7 +47,7 @@ absl::Status validate(const ForwardingPlaneConfig& config) {
     }
   }
   const auto protocol = config.route_protocol;
-  if (protocol <= RTPROT_STATIC || protocol == RTPROT_ZEBRA || (protocol >= RTPROT_BGP && protocol <= 198)) {
+  if (protocol < 17 || (protocol >= RTPROT_BGP && protocol <= 198)) {
     return absl::InvalidArgumentError(
         absl::StrCat("route protocol ", int{protocol},
                      " belongs to the kernel or to FRR, which would remove our routes; choose 88"));
@@ -111,6 +111,9 @@ absl::Status KernelForwardingPlane::start() {
   monitor_->on_overrun = [this] {
     log_warning("kernel_notices_lost", "action", "audit");
     audit_due_ = true;
+    base_dirty_ = true;
+    identity_dirty_ = identity_.has_value();
+    for (auto& [name, interface] : access_interfaces_) interface.dirty = true;
     schedule_repair(milliseconds(0));
   };
 
@@ -429,8 +432,11 @@ void KernelForwardingPlane::release_neighbours() {
 }
 
 void KernelForwardingPlane::retire_encapsulation(const Ipv6Prefix& prefix) {
-  retired_.insert(prefix);
-  if (retired_.size() > 1) return;
+  retired_.emplace(prefix, std::chrono::steady_clock::now() + kRetiredFor);
+  if (retired_.size() == 1) schedule_retired();
+}
+
+void KernelForwardingPlane::schedule_retired() {
   retired_timer_.expires_after(kRetiredFor);
   retired_timer_.async_wait([weak = std::weak_ptr(self_)](const boost::system::error_code& error) {
     const auto self = weak.lock();
@@ -439,13 +445,16 @@ void KernelForwardingPlane::retire_encapsulation(const Ipv6Prefix& prefix) {
 }
 
 void KernelForwardingPlane::remove_retired() {
+  const auto now = std::chrono::steady_clock::now();
   std::vector<Message> messages;
   std::vector<Ipv6Prefix> prefixes;
-  for (const auto& prefix : retired_) {
+  for (const auto& [prefix, at] : retired_) {
+    if (at > now) continue;
     messages.push_back(encode_delete(route_template(KernelKind::kEncapsulate, config_.encapsulation_table, prefix)));
     prefixes.push_back(prefix);
   }
-  retired_.clear();
+  for (const auto& prefix : prefixes) retired_.erase(prefix);
+  if (!retired_.empty()) schedule_retired();
   const auto answers = socket_.batch(absl::MakeSpan(messages));
   for (std::size_t i = 0; i < answers.size(); ++i) {
     if (!answers[i].ok() && answers[i].error != ESRCH) {

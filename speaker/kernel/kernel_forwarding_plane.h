@@ -81,6 +81,7 @@ class KernelForwardingPlane final : public ForwardingPlane {
   void hold_neighbour(Held& held, std::optional<NeighbourKey> neighbour);
   void release_neighbours();
   void retire_encapsulation(const Ipv6Prefix& prefix);
+  void schedule_retired();
   void remove_retired();
 
   absl::Status ensure_base();
@@ -123,8 +124,9 @@ class KernelForwardingPlane final : public ForwardingPlane {
   bool identity_dirty_ = false;
   bool audit_due_ = false;
 
-  // Encapsulation routes that no redirect uses: packets already between kx0 and kx1 may still need them.
-  std::set<Ipv6Prefix> retired_;
+  // Encapsulation routes that no redirect uses, and when they go: packets already between kx0 and kx1 may still need
+  // them.
+  std::map<Ipv6Prefix, std::chrono::steady_clock::time_point> retired_;
   boost::asio::steady_timer retired_timer_;
 
   boost::asio::steady_timer repair_timer_;

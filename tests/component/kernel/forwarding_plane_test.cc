@@ -179,6 +179,23 @@ TEST_F(ForwardingPlaneTest, RestoresWhatSomebodyDeletes) {
   EXPECT_THAT(t.ping(), HasSubstr(" 0% packet loss"));
 }
 
+TEST_F(ForwardingPlaneTest, RestoresWhatSomebodyDeletesWhileNoticesAreLost) {
+  auto& t = *topology_;
+  ASSERT_OK(t.ar1.set(t.mobile_prefix, t.deliver()));
+  ASSERT_OK(t.ar1.set(prefix("2001:db8:d:2::/64"), t.redirect(t.ar2)));
+  // On the plane's own thread, so that it reads no notice until the buffer has overflowed.
+  t.ar1.space.run([] {
+    EXPECT_EQ(
+        std::system("for i in $(seq 0 30000); do printf 'route add blackhole 2001:db8:1:%x::/64 table 9999\\n' $i;"
+                    " done | ip -6 -batch -"),
+        0);
+    EXPECT_EQ(std::system("ip -6 route flush table 8818; ip -6 route flush table 8819; ip -6 rule del lookup 8818"), 0);
+  });
+  EXPECT_TRUE(eventually([&] { return t.ar1.holds("8818", "2001:db8:d:1::/64 via fe80::11"); }));
+  EXPECT_TRUE(eventually([&] { return t.ar1.holds("8819", "2001:db8:a2::d"); }));
+  EXPECT_THAT(t.ping(), HasSubstr(" 0% packet loss"));
+}
+
 TEST_F(ForwardingPlaneTest, ReplacesARouteThatSomebodyPutInPlaceOfOurs) {
   auto& t = *topology_;
   ASSERT_OK(t.ar1.set(t.mobile_prefix, t.deliver()));
