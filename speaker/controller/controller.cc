@@ -370,7 +370,8 @@ void Controller::acknowledge(const Ipv6Prefix& prefix, Entry& entry) {
         }
         break;
       case Route::Kind::kRedirect:
-        if (entry.desired.forwarding.kind == Forwarding::Kind::kRedirect && entry.programmed == route_of(entry)) {
+        // What is only kept until something better is safe is not acknowledged again.
+        if (attached_delivers(entry.record) && entry.programmed == route_of(entry)) {
           send_ack(prefix, entry, v1::STAGE_REDIRECTING, entry.desired.forwarding.redirect_to);
         }
         break;
@@ -380,7 +381,8 @@ void Controller::acknowledge(const Ipv6Prefix& prefix, Entry& entry) {
     }
   }
   const auto& anchoring = entry.desired.anchoring;
-  if (anchoring.kind == Anchoring::Kind::kAdvertise && entry.level_committed == anchoring.level) {
+  if (anchoring.kind == Anchoring::Kind::kAdvertise && entry.record.attached_ar() == config_.name &&
+      entry.level_committed == anchoring.level) {
     send_ack(prefix, entry, v1::STAGE_ADVERTISED, {}, anchoring.level);
   }
   if (anchoring.kind == Anchoring::Kind::kUntilSuperseded && entry.superseded) {

@@ -26,6 +26,12 @@ std::strong_ordering compare(const v1::Generation& a, const v1::Generation& b) {
   return std::make_tuple(a.epoch(), a.revision()) <=> std::make_tuple(b.epoch(), b.revision());
 }
 
+bool attached_delivers(const v1::Binding& binding) {
+  if (binding.attached_ar().empty()) return false;
+  const v1::Holder* attached = find_holder(binding, binding.attached_ar());
+  return attached != nullptr && attached->delivers() && compare(attached->generation(), binding.generation()) == 0;
+}
+
 Desired desired(const v1::Binding& binding, const std::string& self) {
   const v1::Holder* own = find_holder(binding, self);
   if (own == nullptr || own->releasing()) return {};
@@ -53,12 +59,9 @@ Desired desired(const v1::Binding& binding, const std::string& self) {
     return result;
   }
 
-  const v1::Holder* attached = find_holder(binding, binding.attached_ar());
-  const bool attached_delivers =
-      attached != nullptr && attached->delivers() && compare(attached->generation(), binding.generation()) == 0;
   // RFC 8818, 4.2: "the previous anchor ... forwards it to the new MN's location", once that location can deliver.
-  result.forwarding =
-      attached_delivers ? Forwarding{Forwarding::Kind::kRedirect, binding.attached_ar()} : as_acknowledged(*own);
+  result.forwarding = attached_delivers(binding) ? Forwarding{Forwarding::Kind::kRedirect, binding.attached_ar()}
+                                                 : as_acknowledged(*own);
   if (binding.preference() > 0) {
     // RFC 8818, 4.3: "If the MN moves to a new anchor, the old anchor withdraws the /64 and the new anchor injects it".
     result.anchoring = {Anchoring::Kind::kUntilSuperseded, binding.preference(), binding.attached_ar()};

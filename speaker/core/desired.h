@@ -57,6 +57,9 @@ struct Desired {
 // the binding's generation.
 Desired desired(const v1::Binding& binding, const std::string& self);
 
+// The attached AR has acknowledged that it delivers at the binding's generation.
+bool attached_delivers(const v1::Binding& binding);
+
 // Fences compare by epoch, then by revision.
 std::strong_ordering compare(const v1::Generation& a, const v1::Generation& b);
 

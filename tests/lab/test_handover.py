@@ -5,6 +5,7 @@ import pathlib
 import textwrap
 import time
 
+import order
 import pytest
 import scenario as scenarios
 
@@ -124,26 +125,7 @@ def test_the_mn_keeps_its_address_and_gets_one_of_the_new_ar(lab, events, prefix
 def test_no_redirect_before_its_target_delivers(lab, events, prefix):
     for target in ("ar2", "ar1") * 5:
         lab.move(events, target, prefix)
-    check_order(events.all(), prefix)
-
-
-def check_order(events, prefix):
-    """By order of arrival at the LM and by the ARs' clocks (one machine: one clock)."""
-    delivering = {}
-    checked = 0
-    for event in events:
-        if event.get("prefix") != prefix:
-            continue
-        key = json.dumps(event["generation"], sort_keys=True)
-        if event["type"] == "EVENT_TYPE_DELIVERING":
-            delivering[key, event["ar"]] = scenarios.timestamp_ns(event["at"])
-        if event["type"] == "EVENT_TYPE_REDIRECTING":
-            target = event["detail"].split()[-1]
-            assert (key, target) in delivering, f"redirect before its target delivered: {event}"
-            assert delivering[key, target] <= scenarios.timestamp_ns(event["at"]), event
-            checked += 1
-    assert checked > 0
-    return checked
+    order.check_order(events.all(), prefix)
 
 
 RECEIVER = """

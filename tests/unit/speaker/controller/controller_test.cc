@@ -382,6 +382,21 @@ TEST_F(ControllerTest, WithoutRedirectionTheOldRouteGoesOnlyWhenBgpPrefersTheNew
                                   "ack CLEARED 2001:db8:1000::/64"));
 }
 
+TEST_F(ControllerTest, WhatIsKeptDuringTheGraceTimeIsNotAcknowledgedAgain) {
+  start("ar1");
+  auto moved = attached("ar2", 20, 1);
+  delivers(moved, "ar2", 21);
+  snapshot({moved});
+  ASSERT_THAT(take(), Contains("ack REDIRECTING 2001:db8:1000::/64 to ar2"));
+  moved.set_attached_ar("");
+  moved.set_state(v1::BINDING_STATE_DETACHED_GRACE);
+  moved.mutable_generation()->set_revision(30);
+  holder(moved, "ar1")->set_redirects_to("ar2");
+  revise(moved, 30);
+  record(moved);
+  EXPECT_THAT(take(), IsEmpty());
+}
+
 TEST_F(ControllerTest, AForgottenPrefixLeavesNothing) {
   start("ar2");
   snapshot({attached("ar2", 20, 1)});
