@@ -31,7 +31,10 @@ class BgpdObserver : public BestPathObserver {
  public:
   BgpdObserver(boost::asio::any_io_executor executor, const BestPathObserverConfig& config)
       : executor_(executor), vty_(make_vty_client(executor, config.vty_directory, "bgpd")), timer_(executor) {
-    vty_->on_closed = [this] { step(); };
+    vty_->on_closed = [this] {
+      in_doubt_ = true;
+      step();
+    };
     boost::asio::post(executor_, guarded_([this] { step(); }));
   }
 
@@ -98,7 +101,7 @@ class BgpdObserver : public BestPathObserver {
   // Does the next thing that is due, if nothing is under way.
   void step() {
     if (asking_) return;
-    if (!healthy_.has_value() || !healthy_->ok()) {
+    if (in_doubt_ || !healthy_.has_value() || !healthy_->ok()) {
       if (steady_clock::now() >= next_connect_) {
         ask_whether_alive();
       } else {
@@ -167,6 +170,7 @@ class BgpdObserver : public BestPathObserver {
   }
 
   void judge_health(const absl::Status& status) {
+    in_doubt_ = false;
     if (status.ok()) {
       reconnect_pause_ = kFirstReconnect;
     } else {
@@ -191,6 +195,8 @@ class BgpdObserver : public BestPathObserver {
   std::map<Ipv6Prefix, Watch> watches_;
   bool waking_ = false;
   bool asking_ = false;
+  // The connection has ended since the last answer.
+  bool in_doubt_ = false;
   // None before the first answer.
   std::optional<absl::Status> healthy_;
   steady_clock::time_point next_connect_;

@@ -15,6 +15,10 @@ Json Json::at(const std::string& key) const {
   return Json(found == fields.end() ? nullptr : &found->second);
 }
 
+bool Json::is_empty_object() const {
+  return value_ != nullptr && value_->kind_case() == Value::kStructValue && value_->struct_value().fields().empty();
+}
+
 std::vector<Json> Json::items() const {
   std::vector<Json> items;
   if (value_ == nullptr || value_->kind_case() != Value::kListValue) return items;

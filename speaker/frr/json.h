@@ -24,6 +24,8 @@ class Json {
   bool has(const std::string& key) const { return at(key).exists(); }
   // A member of an object.
   Json at(const std::string& key) const;
+  // "{}"
+  bool is_empty_object() const;
   // The elements of an array; none when it is none.
   std::vector<Json> items() const;
   // "" when it is no string.

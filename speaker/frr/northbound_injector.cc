@@ -84,6 +84,8 @@ class NorthboundInjector : public RouteInjector {
 
   void replace_all(const std::map<Ipv6Prefix, std::uint32_t>& levels) override {
     ledger_.replace_all(levels);
+    // FRR may have been read long before this.
+    read_first_ = true;
     wake();
   }
 
@@ -173,6 +175,7 @@ class NorthboundInjector : public RouteInjector {
   // Takes over what FRR holds, then goes on with the next round.
   void read(bool answer_all) {
     busy_ = true;
+    read_first_ = false;
     if (answer_all) enter(State::kSyncing, "reading FRR's static routes");
     channel_->get(build_get(), [this, answer_all](const grpc::Status& status, const std::string& json) {
       // Nothing configured at all.
@@ -201,6 +204,10 @@ class NorthboundInjector : public RouteInjector {
   }
 
   void next_round() {
+    if (read_first_) {
+      read(true);
+      return;
+    }
     auto [changes, met] = ledger_.plan(batch_limit_);
     round_ = std::move(changes);
     busy_ = !round_.empty();
@@ -370,6 +377,8 @@ class NorthboundInjector : public RouteInjector {
   // A read, a round or a pause after a failure is under way.
   bool busy_ = false;
   bool waking_ = false;
+  // All that FRR holds is to be looked at before the next round.
+  bool read_first_ = false;
   RouteChanges round_;
   std::vector<frr::EditCandidateRequest> edits_;
   std::optional<std::uint32_t> candidate_;
