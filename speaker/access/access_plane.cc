@@ -77,8 +77,8 @@ class PacketAccessPlane final : public AccessPlane {
 
  private:
   struct Port {
-    Port(const boost::asio::any_io_executor& executor, std::string name_)
-        : name(std::move(name_)), provocation_timer(executor) {}
+    Port(const boost::asio::any_io_executor& executor, std::string interface)
+        : name(std::move(interface)), provocation_timer(executor) {}
 
     std::string name;
     std::uint32_t index = 0;  // 0: absent
@@ -117,18 +117,18 @@ class PacketAccessPlane final : public AccessPlane {
 
   // Links.
   void on_link(const LinkState& state);
-  void on_interface_lost(std::size_t port);
-  void on_port_down(std::size_t port);
-  void on_port_up(std::size_t port);
-  absl::Status open_socket(std::size_t port);
-  void provoke(std::size_t port);
+  void on_interface_lost(std::size_t index);
+  void on_port_down(std::size_t index);
+  void on_port_up(std::size_t index);
+  absl::Status open_socket(std::size_t index);
+  void provoke(std::size_t index);
   void send_provocation(Port& port);
 
   // Frames in.
-  void wait_for_frames(std::size_t port);
-  void read_frames(std::size_t port);
+  void wait_for_frames(std::size_t index);
+  void read_frames(std::size_t index);
   void discard_frames(Port& port);
-  void on_frame(std::size_t port, std::span<const std::uint8_t> frame, SystemTime at);
+  void on_frame(std::size_t index, std::span<const std::uint8_t> bytes, SystemTime at);
   absl::StatusOr<std::optional<ArrivalTracker::Frame>> classify(std::span<const std::uint8_t> frame);
   void count_malformed(const Port& port, const LinkLayerAddress& source, const absl::Status& reason);
 
@@ -497,7 +497,7 @@ bool PacketAccessPlane::send_frame(Port& port, std::span<const std::uint8_t> fra
       sent = send(port.socket->native_handle(), frame.data(), frame.size(), MSG_DONTWAIT);
     }
     if (sent == static_cast<ssize_t>(frame.size())) return true;
-    log_debug("access_send_failed", "interface", port.name, "error", std::strerror(errno));
+    log_debug("access_send_failed", "interface", port.name, "error", absl::ErrnoToStatus(errno, "send"));
   }
   ++counters_.send_errors;
   return false;

@@ -40,6 +40,8 @@ std::uint64_t pointer(const void* p) { return reinterpret_cast<std::uintptr_t>(p
 
 absl::Status error(const char* what) { return absl::ErrnoToStatus(errno, what); }
 
+// NOLINTBEGIN(misc-redundant-expression): parts of an operation code that are zero are named all the same.
+
 // A small assembler: instructions in order, jumps to labels that are placed later.
 class Program {
  public:
@@ -148,6 +150,8 @@ Program make_program(int map) {
   p.exit_with(kHeadersOnly);
   return p;
 }
+
+// NOLINTEND(misc-redundant-expression)
 
 // The same choice of discovery in classic BPF, without the map.
 absl::Status attach_classic(int packet_socket) {

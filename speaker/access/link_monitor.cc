@@ -23,7 +23,7 @@ LinkState to_link_state(const nlmsghdr* header) {
   state.index = static_cast<std::uint32_t>(info->ifi_index);
   state.removed = header->nlmsg_type == RTM_DELLINK;
   state.up = !state.removed && (info->ifi_flags & IFF_UP) != 0 && (info->ifi_flags & IFF_RUNNING) != 0;
-  for (const nlattr* attribute = static_cast<const nlattr*>(mnl_nlmsg_get_payload_offset(header, sizeof(*info)));
+  for (const auto* attribute = static_cast<const nlattr*>(mnl_nlmsg_get_payload_offset(header, sizeof(*info)));
        mnl_attr_ok(attribute, static_cast<int>(static_cast<const char*>(mnl_nlmsg_get_payload_tail(header)) -
                                                reinterpret_cast<const char*>(attribute)));
        attribute = mnl_attr_next(attribute)) {
@@ -35,7 +35,8 @@ LinkState to_link_state(const nlmsghdr* header) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<LinkMonitor>> LinkMonitor::open(boost::asio::any_io_executor executor, OnLink on_link) {
+absl::StatusOr<std::unique_ptr<LinkMonitor>> LinkMonitor::open(const boost::asio::any_io_executor& executor,
+                                                               OnLink on_link) {
   const int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
   if (fd < 0) return absl::ErrnoToStatus(errno, "cannot open a netlink socket for the access interfaces");
   sockaddr_nl address{};
@@ -46,7 +47,7 @@ absl::StatusOr<std::unique_ptr<LinkMonitor>> LinkMonitor::open(boost::asio::any_
     close(fd);
     return status;
   }
-  std::unique_ptr<LinkMonitor> monitor(new LinkMonitor(std::move(executor), fd, std::move(on_link)));
+  std::unique_ptr<LinkMonitor> monitor(new LinkMonitor(executor, fd, std::move(on_link)));
   if (absl::Status status = monitor->request_all(); !status.ok()) return status;
   while (!monitor->read_all(true)) {
   }
@@ -54,8 +55,8 @@ absl::StatusOr<std::unique_ptr<LinkMonitor>> LinkMonitor::open(boost::asio::any_
   return monitor;
 }
 
-LinkMonitor::LinkMonitor(boost::asio::any_io_executor executor, int fd, OnLink on_link)
-    : socket_(std::move(executor), fd), on_link_(std::move(on_link)), alive_(std::make_shared<bool>(true)) {}
+LinkMonitor::LinkMonitor(const boost::asio::any_io_executor& executor, int fd, OnLink on_link)
+    : socket_(executor, fd), on_link_(std::move(on_link)), alive_(std::make_shared<bool>(true)) {}
 
 absl::Status LinkMonitor::request_all() {
   struct {

@@ -32,13 +32,14 @@ class LinkMonitor {
 
   // Reports every interface that exists before it returns, and each change after that. Notices that the kernel had to
   // drop are made good by reading all interfaces again.
-  static absl::StatusOr<std::unique_ptr<LinkMonitor>> open(boost::asio::any_io_executor executor, OnLink on_link);
+  static absl::StatusOr<std::unique_ptr<LinkMonitor>> open(const boost::asio::any_io_executor& executor,
+                                                           OnLink on_link);
 
   // Asks the kernel for the state of all interfaces; the answers come by `on_link`.
   absl::Status request_all();
 
  private:
-  LinkMonitor(boost::asio::any_io_executor executor, int fd, OnLink on_link);
+  LinkMonitor(const boost::asio::any_io_executor& executor, int fd, OnLink on_link);
   void wait();
   // Reads what is there; true when the end of a dump was among it.
   bool read_all(bool block);
