@@ -125,11 +125,11 @@ TEST_F(ForwardingPlaneTest, NoPacketIsLostWhileDeliverAndRedirectReplaceEachOthe
       std::this_thread::sleep_until(next);
     }
   });
-  for (int i = 0; i < 100; ++i) {
+  for (int i = 0; i < 1000; ++i) {
     EXPECT_OK(t.ar1.set(t.mobile_prefix, t.redirect(t.ar2)));
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
     EXPECT_OK(t.ar1.set(t.mobile_prefix, t.deliver()));
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
   stop = true;
   stream.join();

@@ -58,6 +58,8 @@ Topology::Topology() {
     ar->space.shell("ip addr add 2001:db8:c:" + n + "::2/64 dev upl nodad");
     ar->space.shell("ip addr add " + ar->locator().to_string() + "/128 dev lo");
     ar->space.shell("ip -6 route add default via 2001:db8:c:" + n + "::1");
+    // The home aggregate, as an operator has it: what the speaker's tables miss for a moment is lost, not sent around.
+    ar->space.shell("ip -6 route add blackhole 2001:db8:d::/48");
     core.shell("ip addr add 2001:db8:c:" + n + "::1/64 dev c" + n + " nodad");
     core.shell("ip -6 route add 2001:db8:a" + n + "::/48 via 2001:db8:c:" + n + "::2");
   }
