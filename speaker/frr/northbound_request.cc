@@ -53,7 +53,7 @@ void add_change(StaticSchema schema, const Ipv6Prefix& prefix, const RouteChange
     add(edit->mutable_delete_(), change.keep_others ? std::move(paths.entry) : route_list_path(schema, prefix), "");
     return;
   }
-  // bh-type has no default, and `show running-config` aborts staticd when a blackhole is without it.
+  // As FRR's command line writes it for "blackhole"; without it the route is shown, and saved, as "Null0".
   add(edit->mutable_update(), paths.nexthop + "/bh-type", "unspec");
   add(edit->mutable_update(), std::move(paths.tag), absl::StrCat(change.level));
 }

@@ -101,7 +101,7 @@ class SocketVtyClient : public VtyClient {
           if (connection_ != connection) return;
           if (error) {
             fail(absl::UnavailableError(
-                absl::StrCat(daemon_, " closed its connection at ", path_, ": it may have ended")));
+                absl::StrCat(daemon_, " closed its connection at ", path_, ": if it has ended, start it")));
             return;
           }
           absl::StatusOr<std::optional<VtyReply>> reply =
