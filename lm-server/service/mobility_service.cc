@@ -58,11 +58,7 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::SpeakerMessage, v1::Lm
 
   void OnCancel() override { close(absl::CancelledError("the speaker has gone")); }
 
-  void OnDone() override {
-    boost::asio::post(io_, [self = std::move(self_)] {
-      if (self->session_ != 0) self->engine_.close_session(self->session_);
-    });
-  }
+  void OnDone() override { const auto last = std::move(self_); }
 
  private:
   SessionReactor(boost::asio::io_context& io, Engine& engine, std::size_t queue_limit)
@@ -82,7 +78,7 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::SpeakerMessage, v1::Lm
         std::lock_guard lock(mutex_);
         if (finished_) return absl::OkStatus();
       }
-      // The engine keeps the channel until close_session(), which OnDone calls.
+      // The engine keeps the channel until close_session(), which finish() calls.
       auto session = engine_.open_session(in_.hello(), weak_.lock());
       if (!session.ok()) return session.status();
       session_ = *session;
@@ -109,6 +105,10 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::SpeakerMessage, v1::Lm
     finished_ = true;
     if (queue_.size() > 1) queue_.erase(queue_.begin() + 1, queue_.end());
     Finish(to_grpc_status(status));
+    // Not left to OnDone: the status waits for a reader that does not read.
+    boost::asio::post(io_, [self = weak_.lock()] {
+      if (self->session_ != 0) self->engine_.close_session(self->session_);
+    });
   }
 
   boost::asio::io_context& io_;
