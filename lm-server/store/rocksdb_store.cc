@@ -109,6 +109,15 @@ absl::Status describe_write_error(const rocksdb::Status& status) {
       absl::StrCat("the store cannot write: ", status.ToString(), "; check the disk of data_directory"));
 }
 
+absl::Status check_space(const std::string& directory, std::uint64_t least) {
+  std::error_code error;
+  const auto space = std::filesystem::space(directory, error);
+  if (error || space.available >= least) return absl::OkStatus();
+  return absl::UnavailableError(absl::StrCat("the store cannot write: the disk of data_directory ", directory,
+                                             " is full (", space.available >> 10U, " KiB free, ", least >> 10U,
+                                             " needed); make room"));
+}
+
 absl::Status make_directory(const std::string& directory) {
   std::error_code error;
   if (std::filesystem::is_directory(directory, error)) return absl::OkStatus();
@@ -131,6 +140,7 @@ absl::Status make_directory(const std::string& directory) {
 absl::StatusOr<std::unique_ptr<RocksDbStore>> RocksDbStore::open(const std::string& directory,
                                                                  const RocksDbStoreOptions& options) {
   if (auto s = make_directory(directory); !s.ok()) return s;
+  if (auto s = check_space(directory, options.least_free_bytes); !s.ok()) return s;
   rocksdb::Options db_options;
   db_options.create_if_missing = true;
   // After a crash everything up to the last whole record is taken; a hole in the middle is damage.
@@ -139,14 +149,14 @@ absl::StatusOr<std::unique_ptr<RocksDbStore>> RocksDbStore::open(const std::stri
   db_options.max_open_files = 256;
   rocksdb::DB* db = nullptr;
   if (const auto s = rocksdb::DB::Open(db_options, directory, &db); !s.ok()) return describe_open_error(directory, s);
-  auto store = std::unique_ptr<RocksDbStore>(new RocksDbStore(std::unique_ptr<rocksdb::DB>(db), options));
+  auto store = std::unique_ptr<RocksDbStore>(new RocksDbStore(directory, std::unique_ptr<rocksdb::DB>(db), options));
   if (auto s = store->recover(); !s.ok()) return s;
   store->writer_ = std::thread([raw = store.get()] { raw->run(); });
   return store;
 }
 
-RocksDbStore::RocksDbStore(std::unique_ptr<rocksdb::DB> db, RocksDbStoreOptions options)
-    : options_(options), db_(std::move(db)) {}
+RocksDbStore::RocksDbStore(std::string directory, std::unique_ptr<rocksdb::DB> db, RocksDbStoreOptions options)
+    : directory_(std::move(directory)), options_(options), db_(std::move(db)) {}
 
 RocksDbStore::~RocksDbStore() {
   {
@@ -284,6 +294,7 @@ void RocksDbStore::write_group(std::deque<Waiting>& group) {
 }
 
 absl::Status RocksDbStore::write_batch(std::deque<Waiting>& group) {
+  if (auto s = check_space(directory_, options_.least_free_bytes); !s.ok()) return s;
   rocksdb::WriteBatch batch;
   rocksdb::WriteOptions options;
   for (const auto& waiting : group) {

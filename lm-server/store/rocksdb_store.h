@@ -23,6 +23,9 @@ namespace kedge::lm {
 struct RocksDbStoreOptions {
   // Commits that the change feed keeps; older ones are compacted by the way.
   std::uint64_t kept_changes = 100'000;
+  // With less than this free on the disk nothing is written. RocksDB as Debian builds it aborts the process when a
+  // write fails half-way.
+  std::uint64_t least_free_bytes = 16U << 20U;
 };
 
 class RocksDbStore : public Store {
@@ -57,7 +60,7 @@ class RocksDbStore : public Store {
     absl::Status status;
   };
 
-  RocksDbStore(std::unique_ptr<rocksdb::DB> db, RocksDbStoreOptions options);
+  RocksDbStore(std::string directory, std::unique_ptr<rocksdb::DB> db, RocksDbStoreOptions options);
   absl::Status recover();
   void run();
   void write_group(std::deque<Waiting>& group);
@@ -66,6 +69,7 @@ class RocksDbStore : public Store {
   absl::Status replay(std::uint64_t revision, const Watcher& watcher);
   void set_health(std::string text);
 
+  const std::string directory_;
   const RocksDbStoreOptions options_;
   std::unique_ptr<rocksdb::DB> db_;
 

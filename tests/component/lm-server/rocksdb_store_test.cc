@@ -153,7 +153,7 @@ TEST_F(RocksDbStoreTest, CompactionForcesAResync) {
 }
 
 TEST_F(RocksDbStoreTest, OldChangesAreCompactedByTheWay) {
-  open({.kept_changes = 10});
+  open({.kept_changes = 10, .least_free_bytes = 0});
   for (int i = 0; i < 50; ++i) ASSERT_TRUE(put("k", std::to_string(i)).ok());
   EXPECT_EQ(store_->watch(1, [](const Change&) {}).status().code(), absl::StatusCode::kOutOfRange);
   int seen = 0;
@@ -197,6 +197,13 @@ TEST_F(RocksDbStoreTest, DamageIsReportedWithWhatToDo) {
   const auto status = RocksDbStore::open(directory_).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << status;
   EXPECT_THAT(std::string(status.message()), HasSubstr("restore a backup"));
+}
+
+TEST_F(RocksDbStoreTest, AFullDiskIsReportedBeforeAnythingIsWritten) {
+  const auto status =
+      RocksDbStore::open(directory_, {.kept_changes = 10, .least_free_bytes = std::uint64_t{1} << 60U}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(status.message()), AllOf(HasSubstr(directory_), HasSubstr("make room")));
 }
 
 TEST_F(RocksDbStoreTest, AnUnwritableFolderIsReported) {
