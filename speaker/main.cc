@@ -42,7 +42,8 @@ std::uint64_t random_number() {
 
 int run(const speaker::Settings& settings) {
   const auto& config = settings.config;
-  boost::asio::io_context io(1);
+  // Never destroyed: calls that are under way when the process ends still post to it from gRPC's threads.
+  static auto& io = *new boost::asio::io_context(1);
   const auto executor = io.get_executor();
   Metrics metrics;
 

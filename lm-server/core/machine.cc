@@ -204,6 +204,7 @@ class Machine::Transaction {
       commit.writes.push_back({key_of(prefix), after.SerializeAsString()});
       tell_holders(before, after);
     }
+    mark_more();
     if (!commit.writes.empty()) {
       commit.durability = durability;
       machine_.revision_ = commit.revision;
@@ -224,6 +225,22 @@ class Machine::Transaction {
     for (const auto& holder : before->holders()) {
       if (find_holder(after, holder.ar()) != nullptr) continue;
       machine_.send(output, machine_.nodes_.at(holder.ar()), forget_message(after.prefix(), after.revision()));
+    }
+  }
+
+  // Each session learns which of the records is the last of this change.
+  void mark_more() {
+    std::set<std::uint64_t> seen;
+    std::map<const v1::LmMessage*, std::shared_ptr<const v1::LmMessage>> marked;
+    for (auto message = output.messages.rbegin(); message != output.messages.rend(); ++message) {
+      if (!message->content->has_record() || seen.insert(message->session).second) continue;
+      auto& copy = marked[message->content.get()];
+      if (copy == nullptr) {
+        auto with_more = std::make_shared<v1::LmMessage>(*message->content);
+        with_more->mutable_record()->set_more(true);
+        copy = std::move(with_more);
+      }
+      message->content = copy;
     }
   }
 

@@ -272,6 +272,7 @@ void PacketAccessPlane::on_port_up(std::size_t index) {
   port.provocations = 0;
   port.changed_at = std::chrono::steady_clock::now();
   log_info("access_link_up", "interface", port.name);
+  for (const Station& station : tracker_.end_guards(index)) update_suppression(station);
   provoke(index);
 }
 
@@ -619,7 +620,11 @@ void PacketAccessPlane::serve(const LinkLayerAddress& mn, const Ipv6Address& lin
 
 void PacketAccessPlane::release(const LinkLayerAddress& mn) {
   served_.erase(mn);
-  for (const Station& station : tracker_.release(mn, std::chrono::steady_clock::now())) update_suppression(station);
+  for (const Station& station : tracker_.release(mn, std::chrono::steady_clock::now())) {
+    // The link is down: the overlap is over.
+    if (!ports_[station.port]->up) tracker_.end_guards(station.port);
+    update_suppression(station);
+  }
 }
 
 void PacketAccessPlane::refuse(const LinkLayerAddress& mn, milliseconds pause) {

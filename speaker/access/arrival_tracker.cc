@@ -132,6 +132,18 @@ void ArrivalTracker::link_changed(std::size_t port) {
   }
 }
 
+std::vector<Station> ArrivalTracker::end_guards(std::size_t port) {
+  std::vector<Station> freed;
+  for (auto& [station, entry] : entries_) {
+    if (station.port != port || entry.kind == Kind::kServed) continue;
+    entry.guarded_until.reset();
+    entry.refused_until.reset();
+    entry.reported_at.reset();
+    freed.push_back(station);
+  }
+  return freed;
+}
+
 std::optional<SteadyTime> ArrivalTracker::data_unneeded_until(const Station& station, SteadyTime now) const {
   const auto found = entries_.find(station);
   if (found == entries_.end()) return std::nullopt;

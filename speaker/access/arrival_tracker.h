@@ -73,8 +73,10 @@ class ArrivalTracker {
   void depart(const Station& station);
   // No arrival for `pause` by a trigger that is no stronger than what was refused; a router solicitation always is one.
   std::vector<Station> refuse(const LinkLayerAddress& mn, std::chrono::milliseconds pause, SteadyTime now);
-  // The link of a port went down or came up: guards and refusals end. Nobody is served there any more.
+  // The link of a port went down: guards and refusals end. Nobody is served there any more.
   void link_changed(std::size_t port);
+  // The link of a port came up: whoever is heard there and is not served has come. Returns the stations concerned.
+  std::vector<Station> end_guards(std::size_t port);
 
   // Until when data frames of the station are of no use; nullopt when they are of use now.
   std::optional<SteadyTime> data_unneeded_until(const Station& station, SteadyTime now) const;

@@ -213,14 +213,18 @@ void Controller::take(const v1::Binding& binding) {
   }
   auto& entry = entries_[*prefix];
   if (compare(binding.revision(), entry.record.revision()) < 0) return;
-  if (compare(binding.generation(), entry.record.generation()) != 0) {
-    entry.superseded = false;
+  const auto before = std::exchange(entry.desired, desired(binding, config_.name));
+  const bool new_generation = compare(binding.generation(), entry.record.generation()) != 0;
+  if (new_generation) entry.acknowledged.clear();
+  if (new_generation || before.anchoring != entry.desired.anchoring) {
+    // A route that was seen to win counts for the level that it was seen at, and for lower ones.
+    const auto& now = entry.desired.anchoring;
+    entry.superseded = entry.superseded && !new_generation && before.anchoring.kind == now.kind &&
+                       before.anchoring.successor == now.successor && before.anchoring.level >= now.level;
     entry.watched = false;
-    entry.acknowledged.clear();
     observer_.unwatch(*prefix);
   }
   entry.record = binding;
-  entry.desired = desired(binding, config_.name);
   prefixes_of_mn_[binding.mn_id()].insert(*prefix);
   reconcile(*prefix, entry);
 }
@@ -310,8 +314,8 @@ void Controller::reconcile_forwarding(const Ipv6Prefix& prefix, Entry& entry) {
   }
   if (route == entry.programmed) return;
   if (const auto status = forwarding_.set(prefix, route); !status.ok()) {
-    log_error("forwarding_failed", "prefix", prefix, "generation", generation_text(entry.record.generation()), "error",
-              status.ToString(), "effect", "retrying");
+    log(absl::IsUnavailable(status) ? LogLevel::kInfo : LogLevel::kError, "forwarding_postponed", "prefix", prefix,
+        "generation", generation_text(entry.record.generation()), "reason", status.ToString());
     return;
   }
   entry.programmed = route;
@@ -399,7 +403,9 @@ void Controller::acknowledge(const Ipv6Prefix& prefix, Entry& entry) {
 
 void Controller::send_ack(const Ipv6Prefix& prefix, Entry& entry, v1::Stage stage, const std::string& redirects_to,
                           std::uint32_t level, std::optional<SystemTime> at) {
-  if (!entry.acknowledged.insert(fmt::format("{} {} {}", static_cast<int>(stage), redirects_to, level)).second) return;
+  // Once more when it has been told to let go: only what is said after that counts as its last word.
+  const auto key = fmt::format("{} {} {} {}", static_cast<int>(stage), redirects_to, level, releasing(entry));
+  if (!entry.acknowledged.insert(key).second) return;
   v1::Ack ack;
   ack.set_prefix(prefix.to_string());
   *ack.mutable_generation() = entry.record.generation();

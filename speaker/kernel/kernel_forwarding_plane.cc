@@ -4,8 +4,10 @@
 #include <net/if.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "boost/asio/post.hpp"
 #include "common/log.h"
 #include "speaker/kernel/segment_routing.h"
 #include "speaker/kernel/sysctl.h"
@@ -160,6 +162,7 @@ absl::Status KernelForwardingPlane::ensure_access_interface(const std::string& n
     interface.index = 0;
     return interface.status = link.status();
   }
+  if (link->index != interface.index) interface.running = link->running;
   // Set down by somebody on purpose: not for us to set up again.
   if (!link->up && interface.index == link->index) {
     interface.dirty = false;
@@ -224,8 +227,14 @@ absl::Status KernelForwardingPlane::set(const Ipv6Prefix& prefix, const std::opt
     desired_.erase(prefix);
   }
   const auto failures = program({prefix});
+  awaiting_link_.erase(prefix);
   if (failures.empty()) {
     pending_.erase(prefix);
+    if (route && route->kind == Kind::kDeliver && !access_interfaces_[route->interface].running) {
+      awaiting_link_.insert(prefix);
+      return absl::UnavailableError(
+          absl::StrCat("the route is programmed, but ", route->interface, " cannot send yet: its link is coming up"));
+    }
     return absl::OkStatus();
   }
   pending_[prefix] = true;
@@ -580,6 +589,8 @@ void KernelForwardingPlane::on_link(const KernelLink& link, bool gone) {
     const bool renamed = interface.index == link.index && name != link.name;
     if (name != link.name && !renamed) continue;
     const bool lost = gone || renamed || !link.up;
+    const bool was_running = std::exchange(interface.running, !lost && link.running);
+    if (interface.running && !was_running) announce_running(name);
     if (lost) mark_interface(name);
     if (lost || !interface.status.ok() || interface.index != link.index ||
         link.address != config_.access_link_layer_address) {
@@ -610,6 +621,23 @@ void KernelForwardingPlane::on_route(const KernelRoute& route, bool gone) {
             "deleted", gone);
   mark(prefix);
   schedule_repair(milliseconds(0));
+}
+
+void KernelForwardingPlane::announce_running(const std::string& name) {
+  std::vector<Ipv6Prefix> ready;
+  for (const auto& prefix : awaiting_link_) {
+    if (const auto desired = desired_.find(prefix); desired != desired_.end() && desired->second.interface == name) {
+      ready.push_back(prefix);
+    }
+  }
+  for (const auto& prefix : ready) awaiting_link_.erase(prefix);
+  // Callbacks may call back, and may even end this object.
+  boost::asio::post(executor_, [this, alive = std::weak_ptr<KernelForwardingPlane*>(self_), ready] {
+    for (const auto& prefix : ready) {
+      if (alive.expired()) return;
+      if (on_programmed && !pending_.contains(prefix)) on_programmed(prefix);
+    }
+  });
 }
 
 void KernelForwardingPlane::mark_interface(const std::string& name) {

@@ -59,6 +59,8 @@ class KernelForwardingPlane final : public ForwardingPlane {
     // 0: absent or not prepared.
     std::uint32_t index = 0;
     bool was_prepared = false;
+    // As the last notice said.
+    bool running = false;
     bool dirty = true;
     // Of the last attempt to prepare it.
     absl::Status status;
@@ -96,6 +98,8 @@ class KernelForwardingPlane final : public ForwardingPlane {
   void on_message(Bytes message);
   void on_link(const KernelLink& link, bool gone);
   void on_route(const KernelRoute& route, bool gone);
+  // The link can send: tells of the deliver routes that waited for it.
+  void announce_running(const std::string& name);
   // Marks what stood on the interface.
   void mark_interface(const std::string& name);
   void mark_pair();
@@ -115,6 +119,8 @@ class KernelForwardingPlane final : public ForwardingPlane {
   std::map<Ipv6Prefix, Held> held_;
   // To be programmed; true: its set() has failed, so on_programmed is to be called.
   std::map<Ipv6Prefix, bool> pending_;
+  // Deliver routes that stand in the kernel, on links that cannot send yet.
+  std::set<Ipv6Prefix> awaiting_link_;
   std::map<NeighbourKey, int> neighbours_;
   std::set<NeighbourKey> unused_neighbours_;
   std::map<std::string, AccessInterface> access_interfaces_;

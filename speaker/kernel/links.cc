@@ -144,6 +144,7 @@ std::optional<KernelLink> decode_link(Bytes message) {
   KernelLink link;
   link.index = static_cast<std::uint32_t>(i->ifi_index);
   link.up = (i->ifi_flags & IFF_UP) != 0;
+  link.running = link.up && (i->ifi_flags & IFF_RUNNING) != 0;
   const bool whole =
       for_each_attribute(payload->subspan(NLMSG_ALIGN(sizeof(ifinfomsg))), [&](std::uint16_t type, Bytes value) {
         if (type == IFLA_IFNAME) link.name = read_text(value);

@@ -30,6 +30,9 @@ struct KernelLink {
   std::uint32_t index = 0;
   std::string name;
   bool up = false;
+  // Operational: the kernel sends what it is given. In a notice, this comes after the queue has been opened; until then
+  // packets vanish without a word.
+  bool running = false;
   std::uint32_t mtu = 0;
   LinkLayerAddress address;
   // "veth", "bridge"; empty for hardware.

@@ -77,6 +77,19 @@ TEST_F(MachineTest, AnUnknownNodeGetsAPrefixOfTheAccessRouter) {
   EXPECT_EQ(h.count(v1::EVENT_TYPE_ATTACH_COMMITTED), 1);
 }
 
+TEST_F(MachineTest, AllRecordsOfAMoveButTheLastSayThatMoreFollow) {
+  settle_at_home();
+  h.now += milliseconds(10);
+  const auto output = h.attach("ar2", kMn);
+  ASSERT_TRUE(output.status.ok()) << output.status;
+  std::map<std::uint64_t, std::vector<bool>> more;
+  for (const auto& message : output.messages) more[message.session].push_back(message.content->record().more());
+  ASSERT_EQ(more.size(), 2U) << "ar1 holds one of the two prefixes, ar2 both";
+  std::vector<std::vector<bool>> seen;
+  for (const auto& [session, flags] : more) seen.push_back(flags);
+  EXPECT_THAT(seen, testing::UnorderedElementsAre(std::vector<bool>{false}, std::vector<bool>{true, false}));
+}
+
 TEST_F(MachineTest, AnUnknownAccessRouterIsRefusedWithTheKnownOnes) {
   const auto status = h.attach("ar9", kMn).status;
   EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);

@@ -98,6 +98,17 @@ TEST_F(ArrivalTrackerTest, NothingIsAnArrivalWhileTheOverlapGuardRuns) {
   EXPECT_TRUE(reports(3000, kData));
 }
 
+TEST_F(ArrivalTrackerTest, ALinkThatComesUpEndsTheGuardButServesOn) {
+  const Station other{0, mac(2)};
+  serve(0, real_);
+  tracker_.serve(other, real_, at(0));
+  tracker_.release(mn_, at(1));
+  EXPECT_FALSE(reports(2, kData));
+  EXPECT_EQ(tracker_.end_guards(0).size(), 1U);
+  EXPECT_TRUE(reports(3, kData));
+  EXPECT_TRUE(tracker_.heard({.station = other, .trigger = kData, .link_local = std::nullopt, .at = at(4)}).served);
+}
+
 TEST_F(ArrivalTrackerTest, AChangeOfTheLinkEndsTheGuardOnItsPortOnly) {
   reports(0, kNd, 0);
   reports(0, kNd, 1);
