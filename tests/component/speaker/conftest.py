@@ -1,0 +1,41 @@
+import os
+import pathlib
+import subprocess
+
+import pytest
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[3]
+BUILD = pathlib.Path(os.environ.get("KEDGE_BUILD_DIR") or REPOSITORY / "build" / "release").resolve()
+PROGRAMS = {"kedge-speaker": BUILD / "speaker" / "kedge-speaker", "kedge-lm": BUILD / "lm-server" / "kedge-lm"}
+NODES = REPOSITORY / "containerlab" / "handover" / "nodes"
+GOOD = {"kedge-speaker": NODES / "ar1" / "speaker.yaml", "kedge-lm": NODES / "lm" / "lm.yaml"}
+
+
+@pytest.fixture(scope="session")
+def good():
+    """Program -> text of a configuration that it takes."""
+    return {name: path.read_text(encoding="utf-8") for name, path in GOOD.items()}
+
+
+@pytest.fixture
+def run():
+    """Runs a daemon's program to its end; it must end within a bound."""
+
+    def call(name, *arguments, prefix=()):
+        assert PROGRAMS[name].exists(), f"{PROGRAMS[name]} is not built; run: make build"
+        command = [*prefix, PROGRAMS[name], *arguments]
+        return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, timeout=30, stdin=subprocess.DEVNULL)
+
+    return call
+
+
+@pytest.fixture
+def check(run, tmp_path):
+    """Writes a configuration, checks it with the program and gives the file and the result."""
+
+    def call(name, text):
+        file = tmp_path / "configuration.yaml"
+        file.write_text(text, encoding="utf-8")
+        return file, run(name, "--config", file, "--check")
+
+    return call
