@@ -75,11 +75,15 @@ class Events:
         with self._changed:
             return list(self._list)
 
-    def wait(self, what, condition, seconds=30):
-        """Returns the first event from now on or before for which the condition holds."""
+    def count(self):
+        with self._changed:
+            return len(self._list)
+
+    def wait(self, what, condition, seconds=30, since=0):
+        """Returns the first event for which the condition holds, without the first `since` events."""
         deadline = time.monotonic() + seconds
         with self._changed:
-            seen = 0
+            seen = since
             while True:
                 for event in self._list[seen:]:
                     if condition(event):
@@ -241,22 +245,23 @@ class Scenario:
     def move(self, events, target, prefix, gap_ms=None, mn="mn1", seconds=60):
         """Moves the mobile node and waits until the prefix's binding has settled. Returns what happened, with `window`: from before
         the move until it had settled, in monotonic nanoseconds, and `timeline` in milliseconds after the first link change."""
-        last_id = max((int(e["id"]) for e in events.all()), default=0)
+        # By position: a restarted LM counts its events anew.
+        since = events.count()
         begin = time.monotonic_ns()
         command = ["move", target] + ([] if gap_ms is None else ["--gap", str(gap_ms)])
         done = json.loads(self.output(mn, *command))
 
-        def fresh(event):
-            return int(event["id"]) > last_id and event.get("prefix") == prefix
+        def of_prefix(event, kind):
+            return event.get("prefix") == prefix and event["type"] == kind
 
         committed = events.wait(
             f"attachment of {prefix} at {target}",
-            lambda e: fresh(e) and e["type"] == "EVENT_TYPE_ATTACH_COMMITTED" and e["ar"] == target, seconds,
+            lambda e: of_prefix(e, "EVENT_TYPE_ATTACH_COMMITTED") and e["ar"] == target, seconds, since,
         )  # fmt: skip
         generation = committed["generation"]
         events.wait(
             f"{prefix} settled at {target}",
-            lambda e: fresh(e) and e["type"] == "EVENT_TYPE_SETTLED" and e["generation"] == generation, seconds,
+            lambda e: of_prefix(e, "EVENT_TYPE_SETTLED") and e["generation"] == generation, seconds, since,
         )  # fmt: skip
         end = time.monotonic_ns()
         return {
@@ -265,21 +270,20 @@ class Scenario:
             "window": (begin, end),
             "generation": generation,
             "events": done["events"],
-            "timeline": self.timeline(events, prefix, generation, done["events"][0]["ns"], done["wall_clock_offset_ns"], fresh),
+            "timeline": self.timeline(
+                [e for e in events.all()[since:] if e.get("prefix") == prefix and e.get("generation") == generation],
+                done["events"][0]["ns"] + done["wall_clock_offset_ns"],
+            ),
         }
 
     @staticmethod
-    def timeline(events, prefix, generation, origin_ns, wall_offset_ns, fresh):
-        """Stage -> milliseconds after the first link change, of the first event of each stage. `withdrawn` is that of the old anchor."""
+    def timeline(events, origin_ns):
+        """Stage -> milliseconds after the origin (nanoseconds since 1970), of the first event of each stage."""
         found = {}
-        for event in events.all():
-            # What the AR had heard before it asked carries no generation yet.
-            if not fresh(event) or (event["type"] != STAGES["rs_seen"] and event.get("generation") != generation):
-                continue
+        for event in events:
             for stage, kind in STAGES.items():
                 if event["type"] == kind and stage not in found:
-                    at = timestamp_ns(event["at"]) - wall_offset_ns
-                    found[stage] = round((at - origin_ns) / 1e6, 3)
+                    found[stage] = round((timestamp_ns(event["at"]) - origin_ns) / 1e6, 3)
         return {stage: found.get(stage) for stage in STAGES}
 
 
