@@ -28,10 +28,29 @@ using std::chrono::seconds;
 constexpr milliseconds kFirstRetry{10};
 constexpr milliseconds kLongestRetry{100};
 constexpr seconds kSlowCall{10};
+// The kernel itself answers on the loopback interface. Left alone, it would try again for minutes, later and later.
+constexpr seconds kLongestConnect{1};
 
 // RFC 9113, 3.4: "the connection preface ... followed by a SETTINGS frame", which may be empty. FRR's server drops
 // connections that do not begin with it.
 constexpr char kHttp2Preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
+
+// RFC 9113, 4.1: length (24 bits), type, flags, stream identifier (32 bits).
+constexpr std::size_t kFrameHeader = 9;
+// RFC 9113, 6.8.
+constexpr char kGoAway = 7;
+
+// Drops whole frames from the front of what was read; true when one of them ends the connection.
+bool says_goodbye(std::string& unread) {
+  while (unread.size() >= kFrameHeader) {
+    if (unread[3] == kGoAway) return true;
+    const auto byte = [&](std::size_t i) { return static_cast<std::size_t>(static_cast<unsigned char>(unread[i])); };
+    const std::size_t frame = kFrameHeader + (byte(0) << 16U | byte(1) << 8U | byte(2));
+    if (unread.size() < frame) return false;
+    unread.erase(0, frame);
+  }
+  return false;
+}
 
 std::string to_text(const tcp::endpoint& endpoint) {
   const std::string address = endpoint.address().to_string();
@@ -147,7 +166,8 @@ struct NorthboundChannel::Connection {
   explicit Connection(const boost::asio::any_io_executor& executor) : witness(executor) {}
 
   tcp::socket witness;
-  std::array<char, 512> ignored{};
+  std::array<char, 512> piece{};
+  std::string unread;
   std::unique_ptr<frr::Northbound::Stub> stub;
 };
 
@@ -217,6 +237,14 @@ void NorthboundChannel::connect() {
                            "' (docs/frr.md)")
             : absl::StrCat("FRR's northbound at ", to_text(self.endpoint_), " cannot be reached: ", error.message()));
   });
+  retry_timer_.expires_after(kLongestConnect);
+  retry_timer_.async_wait([shared = shared_, connection](const boost::system::error_code& error) {
+    if (error || shared->channel == nullptr || shared->channel->attempt_ != connection) return;
+    const tcp::endpoint& endpoint = shared->channel->endpoint_;
+    shared->channel->lost(absl::StrCat("FRR's northbound at ", to_text(endpoint),
+                                       " does not answer connections: let this machine itself reach TCP port ",
+                                       endpoint.port(), " in its packet filter (docs/frr.md)"));
+  });
 }
 
 void NorthboundChannel::connected(std::shared_ptr<Connection> connection) {
@@ -226,6 +254,7 @@ void NorthboundChannel::connected(std::shared_ptr<Connection> connection) {
   connection->stub = frr::Northbound::NewStub(make_loopback_channel(endpoint_));
   connection_ = connection;
   attempt_.reset();
+  retry_timer_.cancel();
   watch(connection);
   auto up = [this, connection] {
     if (connection_ != connection) return;
@@ -242,10 +271,12 @@ void NorthboundChannel::connected(std::shared_ptr<Connection> connection) {
 
 void NorthboundChannel::watch(std::shared_ptr<Connection> connection) {
   connection->witness.async_read_some(
-      boost::asio::buffer(connection->ignored),
-      [shared = shared_, connection](const boost::system::error_code& error, std::size_t) {
+      boost::asio::buffer(connection->piece),
+      [shared = shared_, connection](const boost::system::error_code& error, std::size_t size) {
         if (shared->channel == nullptr || shared->channel->connection_ != connection) return;
-        if (!error) {
+        connection->unread.append(connection->piece.data(), size);
+        // A server that shuts down waits for its clients to go: 20 s for one that does not.
+        if (!error && !says_goodbye(connection->unread)) {
           shared->channel->watch(connection);
           return;
         }

@@ -17,6 +17,11 @@ def good():
     return {name: path.read_text(encoding="utf-8") for name, path in GOOD.items()}
 
 
+@pytest.fixture(scope="session")
+def programs():
+    return PROGRAMS
+
+
 @pytest.fixture
 def run():
     """Runs a daemon's program to its end; it must end within a bound."""

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import time
 
-import conftest
 import pytest
 
 CONFIGURATION = """
@@ -60,12 +59,12 @@ def wait_until(what, condition, seconds=15):
         time.sleep(0.02)
 
 
-def test_purge_leaves_nothing_of_kedge_and_everything_else(namespace, run, tmp_path):
+def test_purge_leaves_nothing_of_kedge_and_everything_else(namespace, programs, run, tmp_path):
     file = tmp_path / "speaker.yaml"
     file.write_text(CONFIGURATION, encoding="utf-8")
     namespace.run("ip", "-6", "route", "add", "2001:db8:77::/64", "dev", "lo")
     speaker = subprocess.Popen(
-        [*namespace.prefix, conftest.PROGRAMS["kedge-speaker"], "--config", file], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [*namespace.prefix, programs["kedge-speaker"], "--config", file], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
         wait_until("the speaker's rules", lambda: len(namespace.own_objects()["rules"]) >= 4 or speaker.poll() is not None)

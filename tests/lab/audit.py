@@ -1,0 +1,123 @@
+"""What access routers and the core hold, compared with what the bindings say that they should hold: the kernel's tables, the tagged static
+routes in FRR, and the core's BGP table, each of them exactly."""
+
+import json
+import time
+
+MOBILE_TABLE, ENCAPSULATION_TABLE, UPLINK_TABLE = 8818, 8819, 8820
+OWN_PROTOCOL = "88"
+LOWEST_LOCAL_PREFERENCE = 101
+REST_STATES = {"BINDING_STATE_SETTLED", "BINDING_STATE_DETACHED"}
+
+
+def _routes(lab, ar, table):
+    """Also routes that are not Kedge's: nobody else may put any into these tables."""
+    output = lab.run(ar, "ip", "-6", "-j", "route", "show", "table", table, check=False).stdout
+    return json.loads(output or "[]")
+
+
+def _mobile(route):
+    if route.get("type") == "unreachable":
+        return "unreachable"
+    return f"via {route.get('gateway', '-')} dev {route['dev']}"
+
+
+def _held_by_kernel(lab, ar):
+    found = {"mobile": {}, "encapsulation": {}, "uplink": {}}
+    for route in _routes(lab, ar, MOBILE_TABLE):
+        kind = _mobile(route)
+        # The link-local behind the pair is the speaker's own business.
+        found["mobile"][route["dst"]] = "redirect" if kind.endswith("dev kx0") else kind
+    for route in _routes(lab, ar, ENCAPSULATION_TABLE):
+        found["encapsulation"][route["dst"]] = (route.get("segs") or ["-"])[0]
+    for route in _routes(lab, ar, UPLINK_TABLE):
+        found["uplink"][route["dst"]] = route.get("type", "unicast")
+    return found
+
+
+def _held_by_frr(lab, ar):
+    """Prefix -> tag of every static route that has one. None when staticd does not run."""
+    answer = lab.run(ar, "vtysh", "-d", "staticd", "-c", "show running-config", check=False)
+    if answer.returncode != 0:
+        return None
+    words = (line.split() for line in answer.stdout.splitlines() if line.startswith("ipv6 route ") and " tag " in line)
+    return {line[2]: int(line[line.index("tag") + 1]) for line in words}
+
+
+def _held_by_bgp(lab, node):
+    """Prefix -> sorted (next hop, local preference) of all valid paths."""
+    table = json.loads(lab.output(node, "vtysh", "-c", "show bgp ipv6 unicast json") or "{}")
+    return {
+        prefix: sorted((path["nexthops"][0]["ip"], path.get("locPrf")) for path in paths)
+        for prefix, paths in table.get("routes", {}).items()
+    }
+
+
+def _expected(bindings, nodes):
+    kernel = {name: {"mobile": {}, "encapsulation": {}, "uplink": {}} for name in nodes}
+    frr = {name: {} for name in nodes}
+    bgp = {pool: [(info["locator"], 100)] for info in nodes.values() for pool in info["pools"]}
+    holders = {}
+    for binding in bindings:
+        prefix, home, attached = binding["prefix"], binding["home_ar"], binding["attached_ar"]
+        if not attached:
+            kernel[home]["mobile"][prefix] = "unreachable"
+            holders[prefix] = {home}
+            continue
+        link = binding["attachment"]
+        kernel[attached]["mobile"][prefix] = f"via {link['link_local']} dev {link['interface']}"
+        kernel[attached]["uplink"][prefix] = "blackhole"
+        holders[prefix] = {home, attached}
+        if home != attached:
+            # RFC 8818, 4.2: the home AR goes on forwarding to the new location while the prefix is away.
+            kernel[home]["mobile"][prefix] = "redirect"
+            kernel[home]["encapsulation"][prefix] = nodes[attached]["deliver_sid"]
+            frr[attached][prefix] = 1
+            bgp[prefix] = [(nodes[attached]["locator"], LOWEST_LOCAL_PREFERENCE)]
+    return {"kernel": kernel, "frr": frr, "bgp": bgp, "holders": holders}
+
+
+def _flat(value, path=()):
+    if isinstance(value, dict):
+        return {key: leaf for name, inner in value.items() for key, leaf in _flat(inner, (*path, name)).items()}
+    return {path: value}
+
+
+def differences(lab, core="core"):
+    """One line for each thing that is not as the bindings say; none when all is at rest and exact."""
+    answers = [lab.run("lm", "kedgectl", what, "-o", "json", check=False) for what in ("nodes", "bindings")]
+    if any(answer.returncode != 0 for answer in answers):
+        return ["the LM does not answer: " + "; ".join(answer.stderr.strip() for answer in answers)]
+    nodes, bindings = json.loads(answers[0].stdout)["nodes"], json.loads(answers[1].stdout)["bindings"]
+    found = []
+    for node in nodes:
+        name, health = node["info"]["name"], node["health"]
+        if not node["connected"]:
+            found.append(f"{name}: not connected to the LM")
+        found += [f"{name}: {part}: {health[part]}" for part in ("kernel", "frr", "access") if health[part] != "synced"]
+    found += [f"{b['prefix']}: is {b['state']}" for b in bindings if b["state"] not in REST_STATES]
+    if found:
+        return found
+
+    infos = {node["info"]["name"]: node["info"] for node in nodes}
+    desired = _expected(bindings, infos)
+    actual = {
+        "kernel": {name: _held_by_kernel(lab, name) for name in infos},
+        "frr": {name: _held_by_frr(lab, name) for name in infos},
+        "bgp": _held_by_bgp(lab, core),
+        "holders": {b["prefix"]: {holder["ar"] for holder in b["holders"]} for b in bindings},
+    }
+    wanted, held = _flat(desired), _flat(actual)
+    return [
+        f"{' '.join(map(str, key))}: {held.get(key, 'nothing')} instead of {wanted.get(key, 'nothing')}"
+        for key in sorted(wanted.keys() | held.keys(), key=str)
+        if wanted.get(key) != held.get(key)
+    ]
+
+
+def audit(lab, seconds=30, core="core"):
+    """Asserts that, within the bound, all is at rest and kernel, FRR and BGP hold exactly what the bindings say."""
+    deadline = time.monotonic() + seconds
+    while found := differences(lab, core):
+        assert time.monotonic() < deadline, f"not as the bindings say after {seconds} s:\n" + "\n".join(found)
+        time.sleep(0.1)

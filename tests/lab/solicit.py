@@ -1,0 +1,45 @@
+#!/usr/bin/python3 -IS
+"""Sends one router solicitation on a port, as a mobile node of any link-layer address would, right or wrong in one way.
+
+  solicit.py PORT MAC [FAULT]
+
+FAULT: hop-limit, checksum, option-zero, option-beyond, global-source, code, short.
+"""
+
+import socket
+import struct
+import sys
+
+ALL_ROUTERS = socket.inet_pton(socket.AF_INET6, "ff02::2")
+ICMPV6, ROUTER_SOLICITATION = 58, 133
+
+
+def checksum(source, message):
+    data = source + ALL_ROUTERS + struct.pack("!II", len(message), ICMPV6) + message
+    total = sum(struct.unpack(f"!{len(data + bytes(len(data) % 2)) // 2}H", data + bytes(len(data) % 2)))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def frame(mac, fault):
+    interface = bytes([mac[0] ^ 2, mac[1], mac[2], 0xFF, 0xFE, mac[3], mac[4], mac[5]])
+    source = socket.inet_pton(socket.AF_INET6, "2001:db8:1000::" if fault == "global-source" else "fe80::")[:8] + interface
+    option = bytes([1, {"option-zero": 0, "option-beyond": 9}.get(fault, 1)]) + mac
+    message = struct.pack("!BBHI", ROUTER_SOLICITATION, 1 if fault == "code" else 0, 0, 0) + option
+    if fault == "short":
+        message = message[:6]
+    value = checksum(source, message) ^ (0x0101 if fault == "checksum" else 0)
+    message = message[:2] + struct.pack("!H", value) + message[4:]
+    header = struct.pack("!IHBB", 6 << 28, len(message), ICMPV6, 64 if fault == "hop-limit" else 255)
+    return bytes.fromhex("333300000002") + mac + struct.pack("!H", 0x86DD) + header + source + ALL_ROUTERS + message
+
+
+def main():
+    port, mac, fault = sys.argv[1], bytes.fromhex(sys.argv[2].replace(":", "")), (sys.argv[3:] or [None])[0]
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as out:
+        out.bind((port, 0))
+        out.send(frame(mac, fault))
+
+
+main()

@@ -1,0 +1,438 @@
+"""What can break beside and inside Kedge, on real FRR and the kernel: it is told, traffic goes on, and when the cause is gone everything is as the
+bindings say again, by itself."""
+
+import contextlib
+import json
+import os
+import random
+import time
+
+import pytest
+import scenario as scenarios
+from audit import audit
+
+HANDOVER = scenarios.REPOSITORY / "containerlab" / "handover"
+CN_TO_MN, MN_TO_CN = "a_to_b", "b_to_a"
+AWAY = "2001:db8:a2::1"
+# Packets that have to be sent, and so at 1,000/s arrive, before something counts as going on.
+ENOUGH = 200
+
+
+@pytest.fixture(name="lab", scope="module")
+def fixture_lab(handover_lab):
+    handover_lab.wait_synced()
+    return handover_lab
+
+
+@pytest.fixture(name="events", scope="module")
+def fixture_events(lab):
+    events = scenarios.Events(lab)
+    yield events
+    events.close()
+
+
+def bring_home(lab, events):
+    prefix = lab.prefix_of(lab.mn_address())
+    if lab.binding(prefix)["attached_ar"] != "ar1":
+        lab.move(events, "ar1", prefix)
+    return prefix
+
+
+@pytest.fixture(name="prefix")
+def fixture_prefix(lab, events):
+    """The MN's /64 of ar1, with the MN at home and everything as it should be."""
+    prefix = bring_home(lab, events)
+    audit(lab)
+    return prefix
+
+
+@pytest.fixture(name="away")
+def fixture_away(lab, events, prefix):
+    """The same, with the MN at ar2."""
+    lab.move(events, "ar2", prefix)
+    audit(lab)
+    return prefix
+
+
+@pytest.fixture(name="flow")
+def fixture_flow(lab, prefix, tmp_path):
+    assert prefix
+    flow = scenarios.Flow(lab, tmp_path)
+    yield flow
+    flow.abort()
+
+
+def last_id(events):
+    return max((int(event["id"]) for event in events.all()), default=0)
+
+
+def start_move(lab, events, target, prefix):
+    """A planned move, waited for until the old AR's kernel redirects. Returns the generation and when that was, in monotonic nanoseconds."""
+    begin = last_id(events)
+    lab.run("mn1", "move", target)
+
+    def fresh(event, kind):
+        return int(event["id"]) > begin and event.get("prefix") == prefix and event["type"] == kind
+
+    committed = events.wait("attachment", lambda e: fresh(e, "EVENT_TYPE_ATTACH_COMMITTED") and e["ar"] == target)
+    generation = committed["generation"]
+    redirect = events.wait("redirection", lambda e: fresh(e, "EVENT_TYPE_REDIRECTING") and e["generation"] == generation)
+    return generation, scenarios.timestamp_ns(redirect["at"]) - lab.wall_offset_ns
+
+
+def wait_settled(events, prefix, generation, seconds=45):
+    events.wait(
+        f"{prefix} settled",
+        lambda e: e["type"] == "EVENT_TYPE_SETTLED" and e.get("prefix") == prefix and e["generation"] == generation, seconds,
+    )  # fmt: skip
+
+
+def wait_for_traffic(lab, flow):
+    """Until the flow has gone on for some packets in each direction: its receivers' counters of the kernel grow by as many."""
+
+    def received(node):
+        lines = (line.split() for line in lab.output(node, "cat", "/proc/net/snmp6").splitlines())
+        return int(dict(lines)["Udp6InDatagrams"])
+
+    assert flow
+    for node in ("cn", "mn1"):
+        before = received(node)
+        scenarios.wait_until(f"packets arrive at {node}", lambda node=node, before=before: received(node) >= before + ENOUGH)
+
+
+def assert_nothing_lost(flow, begin, end):
+    report = flow.report((begin, end))
+    for direction in (CN_TO_MN, MN_TO_CN):
+        assert report[direction]["sent"] >= ENOUGH
+        assert report[direction]["lost"] == 0, f"{direction}: {report[direction]}"
+
+
+def frr_health(lab, ar):
+    nodes = lab.json("lm", "kedgectl", "nodes", "-o", "json")["nodes"]
+    return next(node["health"]["frr"] for node in nodes if node["info"]["name"] == ar)
+
+
+def wait_for_health(lab, ar, *parts, seconds=20):
+    return scenarios.wait_until(
+        f"health of {ar} has {parts}, is '{frr_health(lab, ar)}'", lambda: all(part in frr_health(lab, ar) for part in parts), seconds
+    )
+
+
+# FRR
+
+
+def kill_frr(lab, ar, daemon):
+    lab.run(ar, "sh", "-c", f"kill -9 $(cat /run/frr/{daemon}.pid)")
+
+
+def stop_watchfrr(lab, ar):
+    lab.run(ar, "sh", "-c", "pid=$(cat /run/frr/watchfrr.pid); kill $pid; while kill -0 $pid 2>/dev/null; do sleep 0.01; done")
+
+
+def start_frr(lab, ar):
+    """Daemons that run are left alone."""
+    lab.run(ar, "/usr/lib/frr/frrinit.sh", "start")
+
+
+@contextlib.contextmanager
+def without_staticd(lab, ar):
+    stop_watchfrr(lab, ar)
+    kill_frr(lab, ar, "staticd")
+    try:
+        yield
+    finally:
+        start_frr(lab, ar)
+
+
+@contextlib.contextmanager
+def without_module(lab, ar):
+    lab.run(ar, "sed", "-i.saved", "s/ -M [^\"]*//", "/etc/frr/daemons")
+    kill_frr(lab, ar, "staticd")
+    try:
+        yield
+    finally:
+        lab.run(ar, "mv", "/etc/frr/daemons.saved", "/etc/frr/daemons")
+        scenarios.wait_until("staticd runs", lambda: lab.run(ar, "pidof", "staticd", check=False).returncode == 0)
+        kill_frr(lab, ar, "staticd")
+
+
+@contextlib.contextmanager
+def port_closed(lab, ar, verdict, staticd_too=True):
+    rules = f"table inet test_fault {{ chain input {{ type filter hook input priority -10; iifname lo tcp dport 50051 {verdict}; }}; }}"
+    lab.run(ar, "nft", rules)
+    if staticd_too:
+        kill_frr(lab, ar, "staticd")
+    try:
+        yield
+    finally:
+        lab.run(ar, "nft", "delete table inet test_fault")
+
+
+FAULTS = {
+    "staticd-absent": (without_staticd, ("refuses connections", "start staticd with '-M")),
+    "module-absent": (without_module, ("refuses connections", "start staticd with '-M")),
+    "port-rejected": (lambda lab, ar: port_closed(lab, ar, "reject with tcp reset"), ("refuses connections", "start staticd with '-M")),
+    "port-dropped": (lambda lab, ar: port_closed(lab, ar, "drop"), ("does not answer", "TCP port 50051 in its packet filter")),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_move_without_frr_s_northbound_redirects_and_is_announced_when_it_is_back(lab, events, prefix, flow, fault):
+    breaking, told = FAULTS[fault]
+    begin = time.monotonic_ns()
+    with breaking(lab, "ar2"):
+        wait_for_health(lab, "ar2", *told)
+        generation, _ = start_move(lab, events, "ar2", prefix)
+        wait_for_traffic(lab, flow)
+        assert lab.binding(prefix)["state"] == "BINDING_STATE_MOVING"
+        assert lab.bgp_best("core", prefix) is None
+    wait_settled(events, prefix, generation)
+    assert lab.bgp_best("core", prefix) == (AWAY, 101)
+    end = time.monotonic_ns()
+    flow.stop()
+    assert_nothing_lost(flow, begin, end)
+    audit(lab)
+
+
+def test_a_northbound_that_stops_answering_is_told_and_makes_good_what_waited(lab, events, prefix, flow):
+    begin = time.monotonic_ns()
+    with port_closed(lab, "ar2", "drop", staticd_too=False):
+        generation, _ = start_move(lab, events, "ar2", prefix)
+        wait_for_health(lab, "ar2", "has not answered", "restart staticd")
+    wait_settled(events, prefix, generation)
+    end = time.monotonic_ns()
+    flow.stop()
+    assert_nothing_lost(flow, begin, end)
+    audit(lab)
+
+
+def test_staticd_ends_when_it_is_asked_to(lab, prefix):
+    assert prefix
+    pid = lab.output("ar2", "cat", "/run/frr/staticd.pid").strip()
+    lab.run("ar2", "kill", "-INT", pid)
+    # gRPC's server waits 20 s for a client that does not go.
+    scenarios.wait_until("staticd has ended", lambda: lab.run("ar2", "kill", "-0", pid, check=False).returncode != 0, seconds=10)
+    audit(lab)
+
+
+def test_when_the_anchor_s_bgpd_is_gone_traffic_falls_back_on_the_home_ar(lab, away, flow):
+    begin = time.monotonic_ns()
+    stop_watchfrr(lab, "ar2")
+    try:
+        kill_frr(lab, "ar2", "bgpd")
+        scenarios.wait_until("the core has given the /64 up", lambda: lab.bgp_best("core", away) is None)
+        wait_for_traffic(lab, flow)
+    finally:
+        start_frr(lab, "ar2")
+    scenarios.wait_until("announced again", lambda: lab.bgp_best("core", away) == (AWAY, 101), seconds=30)
+    wait_for_traffic(lab, flow)
+    end = time.monotonic_ns()
+    flow.stop()
+    assert_nothing_lost(flow, begin, end)
+    audit(lab)
+
+
+def test_a_move_while_the_old_ar_has_no_bgpd_settles_when_it_is_back(lab, events, prefix, flow):
+    begin = time.monotonic_ns()
+    stop_watchfrr(lab, "ar1")
+    try:
+        kill_frr(lab, "ar1", "bgpd")
+        generation, _ = start_move(lab, events, "ar2", prefix)
+        scenarios.wait_until("announced", lambda: lab.bgp_best("core", prefix) == (AWAY, 101))
+        wait_for_traffic(lab, flow)
+        # Nobody can tell yet whether ar1 itself would follow BGP.
+        assert lab.binding(prefix)["state"] == "BINDING_STATE_MOVING"
+    finally:
+        start_frr(lab, "ar1")
+    wait_settled(events, prefix, generation)
+    end = time.monotonic_ns()
+    flow.stop()
+    assert_nothing_lost(flow, begin, end)
+    audit(lab)
+
+
+@pytest.mark.parametrize("ar", ["ar1", "ar2"])
+def test_a_killed_zebra_takes_nothing_along(lab, events, away, flow, ar):
+    begin = time.monotonic_ns()
+    old = lab.output(ar, "cat", "/run/frr/zebra.pid")
+    kill_frr(lab, ar, "zebra")
+    scenarios.wait_until("zebra runs again", lambda: lab.output(ar, "cat", "/run/frr/zebra.pid") != old)
+    audit(lab)
+    wait_for_traffic(lab, flow)
+    end = time.monotonic_ns()
+    flow.stop()
+    assert_nothing_lost(flow, begin, end)
+    lab.move(events, "ar1", away)
+    audit(lab)
+
+
+@pytest.mark.parametrize("ar", ["ar1", "ar2"])
+def test_a_restart_of_all_frr_takes_nothing_along(lab, events, away, flow, ar):
+    begin = time.monotonic_ns()
+    lab.run(ar, "/usr/lib/frr/frrinit.sh", "restart")
+    audit(lab)
+    wait_for_traffic(lab, flow)
+    end = time.monotonic_ns()
+    flow.stop()
+    assert_nothing_lost(flow, begin, end)
+    lab.move(events, "ar1", away)
+    audit(lab)
+
+
+# Daemons in the middle of a move
+
+
+def wait_restarted(lab, node, name, old):
+    scenarios.wait_until(f"{name} of {node} runs again", lambda: lab.run(node, "pidof", name, check=False).stdout.strip() not in ("", old))
+
+
+def settled_elsewhere(lab, prefix, target, known):
+    answer = lab.run("lm", "kedgectl", "binding", prefix, "-o", "json", check=False)
+    if answer.returncode != 0:
+        return False
+    binding = json.loads(answer.stdout)
+    return (binding["attached_ar"], binding["state"]) == (target, "BINDING_STATE_SETTLED") and binding["generation"] != known
+
+
+@pytest.mark.parametrize("node, name", [("lm", "kedge-lm"), ("ar1", "kedge-speaker"), ("ar2", "kedge-speaker")])
+def test_a_daemon_killed_in_the_middle_of_a_move_loses_neither_packet_nor_binding(lab, prefix, flow, node, name):
+    begin, delays = time.monotonic_ns(), random.Random(node)
+    for target, new_port, old_port in (("ar2", "eth2", "eth1"), ("ar1", "eth1", "eth2")) * 2:
+        pid, known = lab.output(node, "pidof", name).strip(), lab.binding(prefix)["generation"]
+        # A move takes some 10 ms: so the kill comes before, between and after its steps. The old link stays until the move has settled.
+        delay = delays.uniform(0, 0.02)
+        move = lab.start("mn1", "move", target, "--overlap", "60000")
+        scenarios.wait_until("the new link is up", lambda port=new_port: "up" in lab.output("mn1", "cat", f"/sys/class/net/{port}/operstate"))
+        time.sleep(delay)
+        lab.kill(node, name)
+        wait_restarted(lab, node, name, pid)
+        scenarios.wait_until(
+            f"settled at {target} after {name} of {node} was killed {1000 * delay:.1f} ms after the link came up",
+            lambda target=target, known=known: settled_elsewhere(lab, prefix, target, known), seconds=30,
+        )  # fmt: skip
+        scenarios.stop_process(move)
+        lab.run("mn1", "ip", "link", "set", old_port, "down")
+        audit(lab)
+    end = time.monotonic_ns()
+    flow.stop()
+    assert_nothing_lost(flow, begin, end)
+
+
+# Mobile nodes and configurations
+
+
+SOLICIT = scenarios.REPOSITORY / "tests" / "lab" / "solicit.py"
+
+
+def configure(lab, node, name, change):
+    """Changes a daemon's configuration by a function of its text and restarts the daemon."""
+    file = {"kedge-lm": "lm.yaml", "kedge-speaker": "speaker.yaml"}[name]
+    text = change(lab.output(node, "cat", f"/etc/kedge/{file}"))
+    # In the node's own folder, seen from outside.
+    (lab.lab.node_folder(node) / "run" / file).write_text(text, encoding="utf-8")
+    old = lab.output(node, "pidof", name).strip()
+    lab.run(node, "kill", old)
+    wait_restarted(lab, node, name, old)
+
+
+@pytest.fixture(name="quick", scope="module")
+def fixture_quick(root):
+    """A lab of its own in which mobile nodes that are gone are missed soon."""
+    assert root is None
+    with scenarios.lab_up(HANDOVER, f"t{os.getpid()}-faults-quick") as up:
+        configure(up, "lm", "kedge-lm", lambda text: text + "mobility: {detach_grace: 1s}\n")
+        for ar in ("ar1", "ar2"):
+            configure(up, ar, "kedge-speaker", lambda text: text.replace("[eth2]", "[eth2]\n  probe_after: 1s\n  probe_interval: 200ms"))
+        up.wait_synced()
+        scenarios.wait_until("the mobile node has settled", lambda: any(b["state"] == "BINDING_STATE_SETTLED" for b in up.bindings()))
+        yield up
+
+
+def binding_of(lab, mn):
+    return next((binding for binding in lab.bindings() if binding["mn_id"] == mn), None)
+
+
+def solicit(lab, port, mn, *fault):
+    lab.run("mn1", "/usr/bin/python3", SOLICIT, port, mn, *fault)
+
+
+BAD_SOLICITATIONS = ["hop-limit", "checksum", "option-zero", "option-beyond", "global-source", "code", "short"]
+
+
+@pytest.mark.parametrize("fault", BAD_SOLICITATIONS)
+def test_a_bad_router_solicitation_attaches_nobody_and_a_good_one_still_does(quick, fault):
+    number = BAD_SOLICITATIONS.index(fault)
+    bad, good = f"02:00:00:00:ee:{number:02x}", f"02:00:00:00:dd:{number:02x}"
+    speaker = quick.speaker_pid("ar1")
+    for _ in range(3):
+        solicit(quick, "eth1", bad, fault)
+    # What came in after the bad one has been done, so the bad one has been looked at.
+    solicit(quick, "eth1", good)
+    scenarios.wait_until("the good one is attached", lambda: binding_of(quick, good))
+    assert binding_of(quick, bad) is None
+    solicit(quick, "eth1", bad)
+    scenarios.wait_until("the other is attached once it asks as it should", lambda: binding_of(quick, bad))
+    assert quick.speaker_pid("ar1") == speaker
+
+
+def test_mobile_nodes_that_never_answer_are_detached(quick):
+    mn = "02:00:00:00:cc:01"
+    solicit(quick, "eth1", mn)
+    scenarios.wait_until("attached", lambda: binding_of(quick, mn))
+    scenarios.wait_until("detached", lambda: binding_of(quick, mn)["state"] == "BINDING_STATE_DETACHED", seconds=30)
+    audit(quick)
+
+
+def unreachable_heard(lab):
+    lines = (line.split() for line in lab.output("cn", "cat", "/proc/net/snmp6").splitlines())
+    return int(dict(lines)["Icmp6InDestUnreachs"])
+
+
+def test_a_mobile_node_that_vanished_is_answered_for_and_gets_its_prefixes_again(quick):
+    events = scenarios.Events(quick)
+    address = quick.mn_address()
+    prefix = quick.prefix_of(address)
+    quick.move(events, "ar2", prefix)
+    events.close()
+    before = {b["prefix"]: b["home_ar"] for b in quick.bindings() if b["mn_id"] == "02:00:00:00:00:11"}
+    assert len(before) == 2
+    quick.run("mn1", "ip", "link", "set", "eth1", "down")
+    quick.run("mn1", "ip", "link", "set", "eth2", "down")
+    scenarios.wait_until("detached", lambda: all(quick.binding(p)["state"] == "BINDING_STATE_DETACHED" for p in before))
+    # Its home answers, and the other access router has let go: neither route nor announcement.
+    audit(quick)
+    assert [holder["ar"] for holder in quick.binding(prefix)["holders"]] == ["ar1"]
+    heard = unreachable_heard(quick)
+    quick.run("cn", "ping", "-c", "3", "-i", "0.2", "-W", "1", address, check=False)
+    assert unreachable_heard(quick) >= heard + 1
+
+    quick.run("mn1", "move", "ar1", "--gap", "0")
+    scenarios.wait_until("settled again", lambda: quick.binding(prefix)["state"] == "BINDING_STATE_SETTLED")
+    audit(quick)
+    assert {b["prefix"]: b["home_ar"] for b in quick.bindings() if b["mn_id"] == "02:00:00:00:00:11"} == before
+    assert quick.binding(prefix)["attached_ar"] == "ar1"
+    assert quick.run("cn", "ping", "-c", "1", "-W", "5", address).returncode == 0
+
+
+def test_an_access_router_that_the_lm_does_not_know_goes_on_trying_until_it_does(root):
+    assert root is None
+    mn = "02:00:00:00:bb:01"
+    with scenarios.lab_up(HANDOVER, f"t{os.getpid()}-faults-unknown") as lab:
+        lab.wait_synced()
+        configure(lab, "ar2", "kedge-speaker", lambda text: text.replace("name: ar2", "name: ar9"))
+        log = lab.lab.node_folder("ar2") / "log" / "kedge-speaker.log"
+        scenarios.wait_until("the log says what is wrong", lambda: 'access router "ar9" is unknown' in log.read_text().replace("\\", ""))
+        speaker = lab.speaker_pid("ar2")
+        lab.run("mn1", "ip", "link", "set", "eth2", "up")
+        solicit(lab, "eth2", mn)
+        # The other one is served meanwhile.
+        other = "02:00:00:00:bb:02"
+        solicit(lab, "eth1", other)
+        scenarios.wait_until("attached at ar1", lambda: binding_of(lab, other))
+        assert binding_of(lab, mn) is None
+
+        configure(lab, "lm", "kedge-lm", lambda text: text.replace("name: ar2", "name: ar9"))
+        lab.wait_synced()
+        solicit(lab, "eth2", mn)
+        scenarios.wait_until("attached at ar9", lambda: (binding_of(lab, mn) or {}).get("attached_ar") == "ar9")
+        assert lab.speaker_pid("ar2") == speaker
