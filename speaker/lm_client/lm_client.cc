@@ -93,7 +93,7 @@ class GrpcLmClient : public LmClient {
   void receive(const v1::LmMessage& message) {
     switch (message.kind_case()) {
       case v1::LmMessage::kWelcome:
-        snapshot_->welcome = message.welcome();
+        if (snapshot_) snapshot_->welcome = message.welcome();
         break;
       case v1::LmMessage::kRecord:
         if (synced_) {
@@ -103,6 +103,7 @@ class GrpcLmClient : public LmClient {
         }
         break;
       case v1::LmMessage::kSnapshotEnd:
+        if (!snapshot_) break;
         synced_ = true;
         retry_after_ = kFirstRetry;
         on_connection(absl::OkStatus());
