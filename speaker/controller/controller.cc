@@ -71,7 +71,7 @@ Controller::Controller(boost::asio::any_io_executor executor, ControllerConfig c
   lm_.on_record = [this](const v1::Record& record) { on_record(record); };
   forwarding_.on_programmed = [this](const Ipv6Prefix& prefix) { on_programmed(prefix); };
   forwarding_.on_health = [this](const absl::Status& status) {
-    health_.set_kernel(status.ok() ? "synced" : std::string(status.message()));
+    kernel_ = status;
     report_health();
   };
   observer_.on_superseded = [this](const Ipv6Prefix& prefix) { on_superseded(prefix); };
@@ -109,15 +109,14 @@ void Controller::on_snapshot(const LmClient::Snapshot& snapshot) {
     log_error("welcome_invalid", "node", welcome.self().name(), "locator", welcome.self().locator(), "deliver_sid",
               welcome.self().deliver_sid(), "uplink_sid", welcome.self().uplink_sid(), "do",
               "correct access_routers in the LM's configuration");
-    health_.set_kernel("the LM knows no valid addresses of this AR: correct access_routers in its configuration");
+    identity_ = absl::InvalidArgumentError(
+        "the LM has no valid addresses for this AR: correct access_routers in its configuration");
     report_health();
     return;
   }
-  if (const auto status = forwarding_.set_identity(*locator, *deliver_sid, *uplink_sid); !status.ok()) {
-    log_error("identity_failed", "error", status.ToString());
-    health_.set_kernel(std::string(status.message()));
-    report_health();
-  }
+  identity_ = forwarding_.set_identity(*locator, *deliver_sid, *uplink_sid);
+  if (!identity_.ok()) log_error("identity_failed", "error", identity_.ToString());
+  report_health();
   if (injector_ == nullptr) {
     injector_ = make_injector_(welcome.preference_levels());
     injector_->on_committed = [this](const Ipv6Prefix& prefix, std::uint32_t level) { on_committed(prefix, level); };
@@ -661,6 +660,8 @@ void Controller::send_detach(const Departure& departure, const v1::Generation& g
 }
 
 void Controller::report_health() {
+  const auto& kernel = identity_.ok() ? kernel_ : identity_;
+  health_.set_kernel(kernel.ok() ? "synced" : std::string(kernel.message()));
   health_.set_frr(bgpd_.ok() ? injector_state_ : fmt::format("{}; {}", injector_state_, std::string(bgpd_.message())));
   lm_.report_health(health_);
 }

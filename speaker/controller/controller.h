@@ -141,6 +141,8 @@ class Controller {
   v1::SpeakerHealth health_;
   std::string injector_state_ = "waiting for the LM";
   absl::Status bgpd_;
+  absl::Status kernel_;
+  absl::Status identity_;
 
   prometheus::Gauge& lm_connected_;
   prometheus::Counter& arrivals_;

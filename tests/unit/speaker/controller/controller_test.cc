@@ -32,7 +32,7 @@ class FakeLm : public LmClient {
                                    ack.redirects_to().empty() ? "" : " to " + ack.redirects_to(),
                                    ack.preference() == 0 ? "" : fmt::format(" at {}", ack.preference())));
   }
-  void report_health(const v1::SpeakerHealth&) override {}
+  void report_health(const v1::SpeakerHealth& health) override { last_health = health; }
   void attach(const v1::AttachRequest& request, std::function<void(const absl::Status&)> done) override {
     attaches.push_back(request);
     attach_done.push_back(std::move(done));
@@ -41,6 +41,7 @@ class FakeLm : public LmClient {
     detaches.push_back(request);
     detach_done.push_back(std::move(done));
   }
+  v1::SpeakerHealth last_health;
   std::vector<v1::AttachRequest> attaches;
   std::vector<std::function<void(const absl::Status&)>> attach_done;
   std::vector<v1::DetachRequest> detaches;
@@ -616,6 +617,19 @@ TEST_F(ControllerTest, RecordsAfterAnInvalidWelcomeAreLeftAlone) {
   forget.mutable_forget()->set_prefix(kPrefix);
   lm_.on_record(forget);
   EXPECT_THAT(take(), IsEmpty());
+  EXPECT_THAT(lm_.last_health.kernel(), ::testing::HasSubstr("correct access_routers"));
+  this->snapshot({});
+  EXPECT_EQ(lm_.last_health.kernel(), "synced");
+}
+
+TEST_F(ControllerTest, WhatIsWrongWithBgpdIsShownBesideTheInjectorsState) {
+  start("ar1");
+  snapshot({});
+  injector_->on_state(RouteInjector::State::kSynced, "synced");
+  observer_.on_health(absl::UnavailableError("bgpd cannot be asked"));
+  EXPECT_EQ(lm_.last_health.frr(), "synced; bgpd cannot be asked");
+  observer_.on_health(absl::OkStatus());
+  EXPECT_EQ(lm_.last_health.frr(), "synced");
 }
 
 TEST_F(ControllerTest, AnInvalidRecordIsSkipped) {
