@@ -206,6 +206,17 @@ void Controller::on_snapshot(const LmClient::Snapshot& snapshot) {
   for (const auto& [mn_id, prefixes] : prefixes_of_mn_) mns.push_back(mn_id);
   for (const auto& mn : served_) mns.push_back(mn.to_string());
   for (const auto& mn_id : mns) refresh_mn(mn_id);
+  for (const auto& [mn_id, prefixes] : prefixes_of_mn_) {
+    const bool new_here =
+        std::none_of(prefixes.begin(), prefixes.end(), [&](const auto& p) { return known.contains(p); });
+    const bool elsewhere = std::any_of(prefixes.begin(), prefixes.end(), [&](const auto& prefix) {
+      const auto& ar = entries_.at(prefix).record.attached_ar();
+      return !ar.empty() && ar != config_.name;
+    });
+    // An earlier run knew that it has moved away; its old link may still be up.
+    const auto mn = LinkLayerAddress::parse(mn_id);
+    if (new_here && elsewhere && !attached_here(mn_id) && mn.ok()) access_.release(*mn);
+  }
 
   // Moves that happened while the LM was away.
   for (auto& [mn, pending] : pending_attaches_) {

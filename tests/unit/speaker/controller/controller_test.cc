@@ -371,6 +371,16 @@ TEST_F(ControllerTest, ARestartedOldAnchorGoesOnAdvertisingUntilSuperseded) {
               ElementsAre(std::pair<const std::string, std::string>(kPrefix, "redirect 2001:db8:a3::d")));
 }
 
+TEST_F(ControllerTest, ARestartedOldAnchorDoesNotTakeFramesOnAnOldLinkForAReturn) {
+  start("ar2");
+  auto moved = attached("ar3", 30, 2);
+  delivers(moved, "ar3", 31);
+  snapshot({moved});
+  EXPECT_THAT(take(), Contains("release 02:00:00:00:00:11"));
+  snapshot({moved});
+  EXPECT_THAT(take(), Not(Contains("release 02:00:00:00:00:11"))) << "a lost session is no restart";
+}
+
 TEST_F(ControllerTest, WithoutRedirectionTheOldRouteGoesOnlyWhenBgpPrefersTheNewOne) {
   start("ar1", /*redirection=*/false);
   snapshot({attached("ar1", 10, 0)});
