@@ -18,6 +18,9 @@ using namespace std::chrono_literals;
 
 constexpr auto kFirstRetry = 50ms;
 constexpr auto kLastRetry = 1000ms;
+// A session that did not last so long does not make the next attempt an early one: two speakers of one name would end
+// each other's sessions without a pause.
+constexpr auto kLastingSession = 5s;
 
 class GrpcLmClient : public LmClient {
  public:
@@ -105,7 +108,7 @@ class GrpcLmClient : public LmClient {
       case v1::LmMessage::kSnapshotEnd:
         if (!snapshot_) break;
         synced_ = true;
-        retry_after_ = kFirstRetry;
+        synced_at_ = std::chrono::steady_clock::now();
         on_connection(absl::OkStatus());
         on_snapshot(*std::exchange(snapshot_, std::nullopt));
         send_health();
@@ -124,6 +127,7 @@ class GrpcLmClient : public LmClient {
   }
 
   void lost(const absl::Status& status) {
+    if (synced_ && std::chrono::steady_clock::now() - synced_at_ > kLastingSession) retry_after_ = kFirstRetry;
     synced_ = false;
     stream_.reset();
     on_connection(status.ok() ? absl::UnavailableError("the LM has ended the session") : status);
@@ -143,6 +147,7 @@ class GrpcLmClient : public LmClient {
   std::optional<Snapshot> snapshot_;
   std::optional<v1::SpeakerHealth> health_;
   bool synced_ = false;
+  std::chrono::steady_clock::time_point synced_at_;
   // False once stopped: callbacks that are still queued then do nothing.
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
