@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <regex>
 #include <set>
 #include <string_view>
 
@@ -9,6 +10,7 @@
 #include "common/status.h"
 #include "common/time.h"
 #include "fmt/format.h"
+#include "speaker/frr/northbound_channel.h"
 
 namespace kedge::speaker {
 namespace {
@@ -49,6 +51,15 @@ class Checker {
   std::string name_;
   absl::Status status_;
 };
+
+// "[2001:db8::1]:8818", "192.0.2.1:8818" or "lm.example:8818".
+bool has_host_and_port(const std::string& address) {
+  static const std::regex kForm(R"((\[[0-9A-Fa-f:.]+\]|[^\[\]:\s]+):([0-9]{1,5}))");
+  std::smatch match;
+  if (!std::regex_match(address, match, kForm)) return false;
+  const int port = std::stoi(match[2]);
+  return port > 0 && port <= 65535;
+}
 
 std::uint32_t with_default(std::uint32_t value, std::uint32_t fallback) { return value == 0 ? fallback : value; }
 
@@ -96,6 +107,8 @@ void check_access(v1::AccessConfig* config, Checker& check, AccessPlaneConfig* o
 
 void check_frr(v1::FrrConfig* config, Checker& check) {
   if (config->northbound().empty()) config->set_northbound("127.0.0.1:50051");
+  const auto northbound = parse_northbound(config->northbound());
+  check.require(northbound.ok(), "frr.northbound", std::string(northbound.status().message()));
   if (config->vty_directory().empty()) config->set_vty_directory("/var/run/frr");
   config->set_local_preference_base(with_default(config->local_preference_base(), 100));
   check.require(config->local_preference_base() <= 4'000'000'000, "frr.local_preference_base",
@@ -147,8 +160,8 @@ absl::StatusOr<Settings> make_settings(v1::SpeakerConfig config, const std::stri
   Settings settings;
   check.require(!config.name().empty() && config.name().size() <= 63, "name",
                 "give this access router the name that it has in the LM's configuration");
-  check.require(!config.lm().address().empty(), "lm.address",
-                "give the LM's address, for example \"[2001:db8::1]:8818\"");
+  check.require(has_host_and_port(config.lm().address()), "lm.address",
+                "give the LM's address and port, for example \"[2001:db8::1]:8818\"");
   check.require(config.lm().insecure_plaintext(), "lm.insecure_plaintext",
                 "no certificates are configured; to go without TLS set it to true");
   check_access(config.mutable_access(), check, &settings.access);

@@ -8,12 +8,15 @@
 //                                                         -- prefixes --> access plane (RA)
 //   planes         -- reached stages       --> controller -- acknowledgements --> LM
 //
+// SIGHUP reads log.level anew.
 // Exit codes: 0 ended by SIGTERM or SIGINT, 1 failed while running, 2 wrong usage or configuration.
 
 #include <csignal>
+#include <functional>
 #include <iostream>
 #include <memory>
 #include <random>
+#include <string>
 
 #include "CLI/CLI.hpp"
 #include "boost/asio/io_context.hpp"
@@ -40,7 +43,15 @@ std::uint64_t random_number() {
   return static_cast<std::uint64_t>(device()) << 32U | device();
 }
 
-int run(const speaker::Settings& settings) {
+// The rest of the configuration takes a restart, which interrupts no forwarding.
+void reload_log_level(const std::string& path) {
+  const auto settings = speaker::load_settings(path);
+  const auto status = settings.ok() ? set_log_level(settings->config.log().level()) : settings.status();
+  if (!status.ok()) return log_error("reload_failed", "error", std::string(status.message()));
+  log_info("reloaded", "log_level", settings->config.log().level());
+}
+
+int run(const std::string& path, const speaker::Settings& settings) {
   const auto& config = settings.config;
   // Never destroyed: calls that are under way when the process ends still post to it from gRPC's threads.
   static auto& io = *new boost::asio::io_context(1);
@@ -79,6 +90,15 @@ int run(const speaker::Settings& settings) {
     lm->stop();
     io.stop();
   });
+  boost::asio::signal_set reload(io, SIGHUP);
+  std::function<void()> wait_for_reload = [&] {
+    reload.async_wait([&](boost::system::error_code error, int) {
+      if (error) return;
+      reload_log_level(path);
+      wait_for_reload();
+    });
+  };
+  wait_for_reload();
   lm->start();
   log_info("started", "name", config.name(), "version", KEDGE_VERSION, "incarnation", incarnation);
   notify_service_manager("READY=1");
@@ -118,5 +138,5 @@ int main(int argc, char** argv) {
     const auto status = speaker::remove_all(settings->forwarding);
     return status.ok() ? kExitOk : failed("purge_failed", status);
   }
-  return run(*settings);
+  return run(path, *settings);
 }

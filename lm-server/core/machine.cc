@@ -315,7 +315,8 @@ Output Machine::attach(const v1::AttachRequest& request, SystemTime now) {
   const SystemTime heard = now - *parse_age(request.age());
 
   const auto known = mobile_nodes_.find(request.mn_id());
-  if (known == mobile_nodes_.end() && request.trigger() == v1::TRIGGER_DATA_FRAME) {
+  const bool creates_none = request.trigger() == v1::TRIGGER_DATA_FRAME || request.trigger() == v1::TRIGGER_REPLAY;
+  if (known == mobile_nodes_.end() && creates_none) {
     Output output;
     output.status = absl::NotFoundError(
         absl::StrCat("mobile node ", request.mn_id(), " is unknown; it becomes known by a router solicitation"));
@@ -549,6 +550,10 @@ Output Machine::ack(std::uint64_t session, const v1::Ack& ack, SystemTime now) {
   const std::string& ar = from->info.name();
   if (found == bindings_.end() || find_holder(found->second.binding, ar) == nullptr) {
     if (shows_leftover(ack.stage())) send(output, *from, forget_message(ack.prefix(), revision()));
+    return output;
+  }
+  if (ack.stage() == v1::STAGE_REDIRECTING && node(ack.redirects_to()) == nullptr) {
+    output.status = unknown_access_router(ack.redirects_to());
     return output;
   }
   Transaction tx(*this, now);

@@ -379,6 +379,7 @@ absl::StatusOr<std::optional<ArrivalTracker::Frame>> PacketAccessPlane::classify
   if (frame.size() < ETH_HLEN) return std::nullopt;
   ArrivalTracker::Frame out;
   out.trigger = v1::TRIGGER_DATA_FRAME;
+  out.to_group = (frame[0] & 0x01U) != 0;
   LinkLayerAddress::Bytes source;
   std::copy_n(frame.begin() + 6, source.size(), source.begin());
   out.station.link_layer_address = LinkLayerAddress(source);
@@ -620,7 +621,7 @@ void PacketAccessPlane::serve(const LinkLayerAddress& mn, const Ipv6Address& lin
 
 void PacketAccessPlane::release(const LinkLayerAddress& mn) {
   served_.erase(mn);
-  for (const Station& station : tracker_.release(mn, std::chrono::steady_clock::now())) {
+  for (const Station& station : tracker_.release(mn, ports_.size(), std::chrono::steady_clock::now())) {
     // The link is down: the overlap is over.
     if (!ports_[station.port]->up) tracker_.end_guards(station.port);
     update_suppression(station);

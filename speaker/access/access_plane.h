@@ -98,7 +98,8 @@ class AccessPlane {
   virtual void serve(const LinkLayerAddress& mn, const Ipv6Address& link_local, const std::string& interface,
                      const std::vector<AdvertisedPrefix>& prefixes) = 0;
   // The MN is attached elsewhere now: no RA, no probe; frames do not count as an arrival for `overlap_guard`, unless
-  // its link goes down and up.
+  // its link goes down and up. After that a router solicitation or a frame to this router alone does; what goes to a
+  // group does not, since an MN with two links up sends it on both.
   virtual void release(const LinkLayerAddress& mn) = 0;
   // The LM refused it: arrivals by data frames are not reported again for `pause`; an RS or link-up is.
   virtual void refuse(const LinkLayerAddress& mn, std::chrono::milliseconds pause) = 0;

@@ -58,6 +58,8 @@ bool ArrivalTracker::tells_of_arrival(const Frame& frame, const Entry& entry) co
     return corrects || frame.trigger == v1::TRIGGER_ROUTER_SOLICITATION;
   }
   if (entry.guarded_until && frame.at < *entry.guarded_until) return false;
+  // What goes to a group comes on every link that the MN keeps up: it does not say that it wants to be here.
+  if (entry.moved_away && frame.to_group && frame.trigger != v1::TRIGGER_ROUTER_SOLICITATION) return false;
   if (entry.refused_until && frame.at < *entry.refused_until && frame.trigger != v1::TRIGGER_ROUTER_SOLICITATION &&
       rank <= entry.refused_rank) {
     return false;
@@ -71,6 +73,7 @@ void ArrivalTracker::serve(const Station& station, const Ipv6Address& link_local
     const auto found = entries_.find(other);
     if (other == station || found == entries_.end() || found->second.kind != Kind::kServed) continue;
     found->second.guarded_until = now + config_.overlap_guard;
+    found->second.moved_away = true;
     set_kind(other, found->second, Kind::kHeldBack);
   }
   Entry& entry = entry_of(station);
@@ -79,16 +82,24 @@ void ArrivalTracker::serve(const Station& station, const Ipv6Address& link_local
     entry.served_link_local_seen = entry.seen_link_local == link_local;
   }
   entry.guarded_until.reset();
+  entry.moved_away = false;
   entry.refused_until.reset();
   set_kind(station, entry, Kind::kServed);
 }
 
-std::vector<Station> ArrivalTracker::release(const LinkLayerAddress& mn, SteadyTime now) {
+std::vector<Station> ArrivalTracker::release(const LinkLayerAddress& mn, std::size_t ports, SteadyTime now) {
   std::vector<Station> stations = stations_of(mn);
+  if (stations.empty()) {
+    for (std::size_t port = 0; port < ports; ++port) {
+      stations.push_back({.port = port, .link_layer_address = mn});
+      entry_of(stations.back());
+    }
+  }
   for (const Station& station : stations) {
     const auto found = entries_.find(station);
     if (found == entries_.end()) continue;  // forgotten for the sake of the ones before
     found->second.guarded_until = now + config_.overlap_guard;
+    found->second.moved_away = true;
     found->second.reported_at.reset();
     set_kind(station, found->second, Kind::kHeldBack);
   }
@@ -99,6 +110,7 @@ void ArrivalTracker::depart(const Station& station) {
   const auto found = entries_.find(station);
   if (found == entries_.end()) return;
   found->second.reported_at.reset();
+  found->second.moved_away = false;
   set_kind(station, found->second, Kind::kUnknown);
 }
 
@@ -121,6 +133,7 @@ void ArrivalTracker::link_changed(std::size_t port) {
   for (auto& [station, entry] : entries_) {
     if (station.port != port) continue;
     entry.guarded_until.reset();
+    entry.moved_away = false;
     entry.refused_until.reset();
     entry.reported_at.reset();
     set_kind(station, entry, Kind::kUnknown);
@@ -137,6 +150,7 @@ std::vector<Station> ArrivalTracker::end_guards(std::size_t port) {
   for (auto& [station, entry] : entries_) {
     if (station.port != port || entry.kind == Kind::kServed) continue;
     entry.guarded_until.reset();
+    entry.moved_away = false;
     entry.refused_until.reset();
     entry.reported_at.reset();
     freed.push_back(station);

@@ -48,6 +48,8 @@ class ArrivalTracker {
     // Its link-local address, when the frame shows it.
     std::optional<Ipv6Address> link_local;
     SteadyTime at;
+    // Sent to a group: a host that is on two links at once sends it on both.
+    bool to_group = false;
   };
 
   struct Verdict {
@@ -67,8 +69,10 @@ class ArrivalTracker {
 
   // The MN is served on this port from now on, and on no other: what was served on another port is released there.
   void serve(const Station& station, const Ipv6Address& link_local, SteadyTime now);
-  // The MN is attached elsewhere: starts the overlap guard on every port where it is known. Returns these stations.
-  std::vector<Station> release(const LinkLayerAddress& mn, SteadyTime now);
+  // The MN is attached elsewhere: starts the overlap guard on every port where it is known, or on ports 0 to ports - 1
+  // when it is known on none; after that, frames to groups bring it back only once the link has changed. Returns the
+  // stations concerned.
+  std::vector<Station> release(const LinkLayerAddress& mn, std::size_t ports, SteadyTime now);
   // The MN is gone from here: the next frame is an arrival.
   void depart(const Station& station);
   // No arrival for `pause` by a trigger that is no stronger than what was refused; a router solicitation always is one.
@@ -99,6 +103,8 @@ class ArrivalTracker {
     int reported_rank = 0;
     bool reported_link_local_seen = false;
     std::optional<SteadyTime> guarded_until;
+    // It was moved away from here, and the link has not changed since.
+    bool moved_away = false;
     std::optional<SteadyTime> refused_until;
     int refused_rank = 0;
   };

@@ -18,6 +18,9 @@ using namespace std::chrono_literals;
 
 constexpr auto kFirstRetry = 50ms;
 constexpr auto kLastRetry = 1000ms;
+// A session that did not last so long does not make the next attempt an early one: two speakers of one name would end
+// each other's sessions without a pause.
+constexpr auto kLastingSession = 5s;
 
 class GrpcLmClient : public LmClient {
  public:
@@ -93,7 +96,7 @@ class GrpcLmClient : public LmClient {
   void receive(const v1::LmMessage& message) {
     switch (message.kind_case()) {
       case v1::LmMessage::kWelcome:
-        snapshot_->welcome = message.welcome();
+        if (snapshot_) snapshot_->welcome = message.welcome();
         break;
       case v1::LmMessage::kRecord:
         if (synced_) {
@@ -103,8 +106,9 @@ class GrpcLmClient : public LmClient {
         }
         break;
       case v1::LmMessage::kSnapshotEnd:
+        if (!snapshot_) break;
         synced_ = true;
-        retry_after_ = kFirstRetry;
+        synced_at_ = std::chrono::steady_clock::now();
         on_connection(absl::OkStatus());
         on_snapshot(*std::exchange(snapshot_, std::nullopt));
         send_health();
@@ -123,6 +127,7 @@ class GrpcLmClient : public LmClient {
   }
 
   void lost(const absl::Status& status) {
+    if (synced_ && std::chrono::steady_clock::now() - synced_at_ > kLastingSession) retry_after_ = kFirstRetry;
     synced_ = false;
     stream_.reset();
     on_connection(status.ok() ? absl::UnavailableError("the LM has ended the session") : status);
@@ -142,6 +147,7 @@ class GrpcLmClient : public LmClient {
   std::optional<Snapshot> snapshot_;
   std::optional<v1::SpeakerHealth> health_;
   bool synced_ = false;
+  std::chrono::steady_clock::time_point synced_at_;
   // False once stopped: callbacks that are still queued then do nothing.
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };

@@ -29,6 +29,8 @@ namespace {
 using testing::HasSubstr;
 
 constexpr auto kPatience = std::chrono::seconds(20);
+// Of a session, over a whole test; long, since under a sanitizer a queue takes its time to fill.
+constexpr auto kSessionPatience = std::chrono::seconds(200);
 const std::string kMn = "02:00:00:00:00:11";
 const std::string kPrefix = "2001:db8:1:1::/64";
 
@@ -137,7 +139,7 @@ class RunningServer {
 class ScriptedSpeaker {
  public:
   ScriptedSpeaker(RunningServer& run, const std::string& ar, bool read_snapshot = true) {
-    context_.set_deadline(std::chrono::system_clock::now() + kPatience);
+    context_.set_deadline(std::chrono::system_clock::now() + kSessionPatience);
     stream_ = run.mobility->Session(&context_);
     v1::SpeakerMessage message;
     message.mutable_hello()->set_ar(ar);

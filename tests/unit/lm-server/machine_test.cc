@@ -98,6 +98,26 @@ TEST_F(MachineTest, AnUnknownAccessRouterIsRefusedWithTheKnownOnes) {
   EXPECT_EQ(h.machine.binding_count(), 0U);
 }
 
+TEST_F(MachineTest, ARedirectToAnUnknownAccessRouterIsNotBelieved) {
+  settle_at_home();
+  arrive("ar2");
+  deliver_and_advertise("ar2");
+  const auto output = h.ack("ar1", kPrefix, v1::STAGE_REDIRECTING, 0, "ar9");
+  EXPECT_EQ(output.status.code(), absl::StatusCode::kNotFound);
+  EXPECT_FALSE(output.commit.has_value());
+  EXPECT_EQ(find_holder(h.binding(kPrefix), "ar1")->redirects_to(), "");
+}
+
+TEST_F(MachineTest, ADataFrameThatIsReplayedCreatesNoNodeEither) {
+  auto request = attach_request("ar1", kMn);
+  request.set_trigger(v1::TRIGGER_REPLAY);
+  EXPECT_EQ(h.attach(request).status.code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(h.machine.binding_count(), 0U);
+  settle_at_home();
+  request.set_ar("ar2");
+  EXPECT_TRUE(h.attach(request).status.ok());
+}
+
 TEST_F(MachineTest, ADataFrameCreatesNoNodeButMovesAKnownOne) {
   auto request = attach_request("ar1", kMn);
   request.set_trigger(v1::TRIGGER_DATA_FRAME);

@@ -92,7 +92,7 @@ TEST(SettingsTest, RefusesMissingOrUnusableAddresses) {
 }
 
 TEST(SettingsTest, RefusesBadNames) {
-  for (const std::string name : {"", "a r", std::string(64, 'a').c_str(), "ar/1"}) {
+  for (const std::string& name : {std::string(), std::string("a r"), std::string(64, 'a'), std::string("ar/1")}) {
     auto config = good();
     config.mutable_access_routers(0)->set_name(name);
     EXPECT_THAT(error_of(config), HasSubstr("access_routers[0].name")) << name;

@@ -91,18 +91,40 @@ TEST_F(ArrivalTrackerTest, AnMnWithTwoLinkLocalAddressesIsNotReportedForever) {
 TEST_F(ArrivalTrackerTest, NothingIsAnArrivalWhileTheOverlapGuardRuns) {
   hear(0, kNd);
   serve(1, guess_);
-  tracker_.release(mn_, at(1000));
+  tracker_.release(mn_, 2, at(1000));
   EXPECT_FALSE(reports(1001, kRs));
   EXPECT_FALSE(reports(2000, kNd));
   EXPECT_FALSE(reports(2999, kData));
   EXPECT_TRUE(reports(3000, kData));
 }
 
+TEST_F(ArrivalTrackerTest, WhatGoesToAGroupBringsNobodyBackOnALinkThatStayedUp) {
+  const auto to_group = [&](int ms, v1::Trigger trigger) {
+    return tracker_
+        .heard({.station = {0, mn_}, .trigger = trigger, .link_local = std::nullopt, .at = at(ms), .to_group = true})
+        .report;
+  };
+  serve(0, real_);
+  tracker_.release(mn_, 2, at(1));
+  EXPECT_FALSE(to_group(5000, kNd));
+  EXPECT_TRUE(to_group(5001, kRs)) << "it asks for a router";
+  EXPECT_TRUE(reports(6000, kData)) << "it sends to this router";
+  tracker_.end_guards(0);
+  EXPECT_TRUE(to_group(7000, kNd)) << "the link came up";
+}
+
+TEST_F(ArrivalTrackerTest, AnMnThatIsElsewhereIsHeldBackAlsoWhereItWasNeverHeard) {
+  EXPECT_EQ(tracker_.release(mn_, 2, at(0)).size(), 2U);
+  EXPECT_FALSE(reports(1, kRs));
+  EXPECT_FALSE(reports(1, kRs, 1));
+  EXPECT_TRUE(reports(2001, kRs));
+}
+
 TEST_F(ArrivalTrackerTest, ALinkThatComesUpEndsTheGuardButServesOn) {
   const Station other{0, mac(2)};
   serve(0, real_);
   tracker_.serve(other, real_, at(0));
-  tracker_.release(mn_, at(1));
+  tracker_.release(mn_, 2, at(1));
   EXPECT_FALSE(reports(2, kData));
   EXPECT_EQ(tracker_.end_guards(0).size(), 1U);
   EXPECT_TRUE(reports(3, kData));
@@ -112,7 +134,7 @@ TEST_F(ArrivalTrackerTest, ALinkThatComesUpEndsTheGuardButServesOn) {
 TEST_F(ArrivalTrackerTest, AChangeOfTheLinkEndsTheGuardOnItsPortOnly) {
   reports(0, kNd, 0);
   reports(0, kNd, 1);
-  tracker_.release(mn_, at(1));
+  tracker_.release(mn_, 2, at(1));
   tracker_.link_changed(1);
   EXPECT_FALSE(reports(2, kNd, 0));
   EXPECT_TRUE(reports(2, kNd, 1));
@@ -151,7 +173,7 @@ TEST_F(ArrivalTrackerTest, TellsUntilWhenDataIsUnneeded) {
   EXPECT_EQ(hear(0, kData).data_unneeded_until, at(100));
   serve(10, guess_);
   EXPECT_EQ(tracker_.data_unneeded_until({0, mn_}, at(10)), SteadyTime::max());
-  tracker_.release(mn_, at(20));
+  tracker_.release(mn_, 2, at(20));
   EXPECT_EQ(tracker_.data_unneeded_until({0, mn_}, at(20)), at(2020));
   EXPECT_EQ(tracker_.data_unneeded_until({0, mn_}, at(2020)), std::nullopt);
   serve(3000, guess_);
@@ -172,7 +194,7 @@ TEST_F(ArrivalTrackerTest, AFloodOfUnknownStationsForgetsNeitherTheServedNorTheH
   serve(1, guess_);
   const LinkLayerAddress released = mac(2);
   tracker_.heard({.station = {0, released}, .trigger = kNd, .link_local = std::nullopt, .at = at(2)});
-  tracker_.release(released, at(3));
+  tracker_.release(released, 2, at(3));
   for (std::uint32_t n = 100; n < 10100; ++n) {
     tracker_.heard({.station = {0, mac(n)}, .trigger = kData, .link_local = std::nullopt, .at = at(4)});
   }
@@ -186,7 +208,7 @@ TEST_F(ArrivalTrackerTest, MemoryStaysBoundedWhateverHappensToManyStations) {
   for (std::uint32_t n = 0; n < 1000; ++n) {
     const Station station{0, mac(100 + n)};
     tracker_.heard({.station = station, .trigger = kNd, .link_local = std::nullopt, .at = at(1)});
-    if (n % 3 == 0) tracker_.release(station.link_layer_address, at(2));
+    if (n % 3 == 0) tracker_.release(station.link_layer_address, 2, at(2));
     if (n % 3 == 1) tracker_.refuse(station.link_layer_address, milliseconds(1000), at(2));
   }
   EXPECT_LE(tracker_.size(), 8U);

@@ -2,6 +2,7 @@
 #include <linux/lwtunnel.h>
 #include <linux/rtnetlink.h>
 #include <linux/seg6_iptunnel.h>
+#include <net/if.h>
 
 #include <vector>
 
@@ -168,11 +169,11 @@ TEST(NeighbourMessage, ComesBackAsItWas) {
   EXPECT_EQ(decode_neighbour(encode_neighbour(neighbour).bytes()), neighbour);
 }
 
-TEST(LinkMessage, IsRead) {
+Message link_message(unsigned flags) {
   Message message(RTM_NEWLINK, 0);
   auto& header = message.put_header<ifinfomsg>();
   header.ifi_index = 9;
-  header.ifi_flags = 1;
+  header.ifi_flags = flags;
   message.put_text(IFLA_IFNAME, "kx0");
   message.put_u32(IFLA_MTU, 1460);
   message.put_u32(IFLA_LINK, 10);
@@ -180,7 +181,20 @@ TEST(LinkMessage, IsRead) {
   auto* nest = message.begin_nest(IFLA_LINKINFO);
   message.put_text(IFLA_INFO_KIND, "veth");
   message.end_nest(nest);
-  EXPECT_EQ(decode_link(message.bytes()), (KernelLink{9, "kx0", true, 1460, kPairInnerLinkLayerAddress, "veth", 10}));
+  return message;
+}
+
+TEST(LinkMessage, IsRead) {
+  EXPECT_EQ(decode_link(link_message(IFF_UP | IFF_RUNNING).bytes()),
+            (KernelLink{9, "kx0", true, true, 1460, kPairInnerLinkLayerAddress, "veth", 10}));
+}
+
+TEST(LinkMessage, ALinkThatIsUpCannotSendBeforeItRuns) {
+  const auto link = decode_link(link_message(IFF_UP).bytes());
+  ASSERT_TRUE(link.has_value());
+  EXPECT_TRUE(link->up);
+  EXPECT_FALSE(link->running);
+  EXPECT_FALSE(decode_link(link_message(IFF_RUNNING).bytes())->running);
 }
 
 TEST(AddressMessage, IsRead) {
