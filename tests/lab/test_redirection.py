@@ -7,6 +7,7 @@ import subprocess
 import conftest
 import pytest
 import scenario as scenarios
+from audit import audit
 
 CN_TO_MN, MN_TO_CN = "a_to_b", "b_to_a"
 AR1, AR2 = "2001:db8:a1::1", "2001:db8:a2::1"
@@ -161,12 +162,13 @@ def test_the_mn_is_told_of_the_tunnels_mtu(lab, events, prefix):
 
 def test_nothing_is_left_after_the_return_home(lab, events, prefix, flow):
     before = held(lab, "ar1")
-    for _ in range(5):
-        lab.move(events, "ar2", prefix)
-        lab.move(events, "ar1", prefix)
+    moves = [lab.move(events, target, prefix) for target in ("ar2", "ar1") * 5]
+    audit(lab)
     flow.stop()
-    report = flow.report()
-    assert (report[CN_TO_MN]["lost"], report[MN_TO_CN]["lost"]) == (0, 0)
+    for move in moves:
+        report = flow.report(move["window"])
+        lost = [(direction, loss) for direction in (CN_TO_MN, MN_TO_CN) for loss in report[direction]["losses"]]
+        assert not lost, (move, [(loss, report["base_ns"] + loss["last_sent_at_ms"] * 1e6) for _, loss in lost])
     scenarios.wait_until("nothing of the prefix is left at ar2", lambda: prefix not in held(lab, "ar2"))
     scenarios.wait_until("ar1 holds what it held", lambda: held(lab, "ar1") == before)
     assert [h["ar"] for h in lab.binding(prefix)["holders"]] == ["ar1"]
@@ -182,6 +184,7 @@ def test_a_speaker_that_dies_leaves_the_tunnel_and_takes_it_up_again(lab, events
     )
     lab.wait_synced()
     assert held(lab, "ar2") == before
+    audit(lab)
     flow.stop()
     report = flow.report()
     assert (report[CN_TO_MN]["lost"], report[MN_TO_CN]["lost"]) == (0, 0)
