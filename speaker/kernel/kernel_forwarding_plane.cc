@@ -169,6 +169,8 @@ absl::Status KernelForwardingPlane::ensure_access_interface(const std::string& n
     return interface.status = link.status();
   }
   if (link->index != interface.index) interface.running = link->running;
+  // The notice of it was lost.
+  if (audit_due_ && link->running && !std::exchange(interface.running, true)) announce_running(name);
   // Set down by somebody on purpose: not for us to set up again.
   if (!link->up && interface.index == link->index) {
     interface.dirty = false;
@@ -266,6 +268,10 @@ absl::Status KernelForwardingPlane::replace_all(const std::map<Ipv6Prefix, Route
   for (const auto& [prefix, status] : failures) pending_[prefix] = true;
   log_info("forwarding_replaced", "desired", routes.size(), "removed", prefixes.size() - routes.size(), "failed",
            failures.size());
+  if (failures.empty() && !postponed_.empty()) {
+    return absl::UnavailableError(absl::StrCat(postponed_.size(), " prefixes are still redirected, first ",
+                                               postponed_.begin()->to_string(), ": their links are coming up"));
+  }
   if (failures.empty()) return absl::OkStatus();
   schedule_repair(kFirstBackoff);
   const auto& first = failures.begin()->second;
@@ -299,6 +305,11 @@ void KernelForwardingPlane::program_chunk(absl::Span<const Ipv6Prefix> prefixes,
   for (const auto& prefix : prefixes) {
     if (failures.contains(prefix)) continue;
     const auto route = wanted(prefix);
+    postponed_.erase(prefix);
+    if (route && redirects_until_link_runs(prefix, *route)) {
+      postponed_.insert(prefix);
+      continue;
+    }
     if (route && route->uplink_segment) {
       auto uplink = uplink_template(KernelKind::kVia, config_.uplink_table, prefix);
       uplink.interface = pair_index_;
@@ -311,7 +322,7 @@ void KernelForwardingPlane::program_chunk(absl::Span<const Ipv6Prefix> prefixes,
 
   operations.clear();
   for (const auto& prefix : prefixes) {
-    if (failures.contains(prefix)) continue;
+    if (failures.contains(prefix) || postponed_.contains(prefix)) continue;
     const auto route = wanted(prefix);
     const auto& held = held_[prefix];
     if (held.own_source && !(route && route->kind == Kind::kDeliver)) {
@@ -389,6 +400,14 @@ KernelForwardingPlane::Operation KernelForwardingPlane::mobile_step(const Ipv6Pr
     mobile.gateway = deliver ? route->link_local : kPairGateway;
   }
   return {prefix, Step::kMobile, encode_replace(mobile)};
+}
+
+bool KernelForwardingPlane::redirects_until_link_runs(const Ipv6Prefix& prefix, const Route& route) const {
+  if (route.kind != Kind::kDeliver) return false;
+  const auto held = held_.find(prefix);
+  if (held == held_.end() || held->second.mobile != Kind::kRedirect) return false;
+  const auto interface = access_interfaces_.find(route.interface);
+  return interface != access_interfaces_.end() && !interface->second.running;
 }
 
 void KernelForwardingPlane::run(std::vector<Operation>& operations, Failures& failures) {
@@ -679,6 +698,16 @@ void KernelForwardingPlane::on_route(const KernelRoute& route, bool gone) {
 }
 
 void KernelForwardingPlane::announce_running(const std::string& name) {
+  std::vector<Ipv6Prefix> postponed;
+  for (const auto& prefix : postponed_) {
+    if (const auto desired = desired_.find(prefix); desired != desired_.end() && desired->second.interface == name) {
+      postponed.push_back(prefix);
+    }
+  }
+  for (const auto& [prefix, status] : program(postponed)) {
+    pending_[prefix] = awaiting_link_.contains(prefix);
+    schedule_repair(kFirstBackoff);
+  }
   std::vector<Ipv6Prefix> ready;
   for (const auto& prefix : awaiting_link_) {
     if (const auto desired = desired_.find(prefix); desired != desired_.end() && desired->second.interface == name) {
@@ -746,7 +775,11 @@ void KernelForwardingPlane::repair() {
       if (!it->second) health.Update(failure->second);
       continue;
     }
-    if (it->second) announced.push_back(prefix);
+    if (it->second && postponed_.contains(prefix)) {
+      awaiting_link_.insert(prefix);
+    } else if (it->second) {
+      announced.push_back(prefix);
+    }
     pending_.erase(it);
   }
   if (prefixes.size() > failures.size()) {

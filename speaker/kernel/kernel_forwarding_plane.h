@@ -97,6 +97,8 @@ class KernelForwardingPlane final : public ForwardingPlane {
   void program_chunk(absl::Span<const Ipv6Prefix> prefixes, Failures& failures);
   absl::Status prepare_step(const Ipv6Prefix& prefix, const Route& route, std::vector<Operation>& operations);
   Operation mobile_step(const Ipv6Prefix& prefix, const std::optional<Route>& route);
+  // A deliver route would take the place of a redirect, but its link cannot send yet.
+  bool redirects_until_link_runs(const Ipv6Prefix& prefix, const Route& route) const;
   void run(std::vector<Operation>& operations, Failures& failures);
   void record(const Operation& operation);
   void hold_neighbour(Held& held, std::optional<NeighbourKey> neighbour);
@@ -142,6 +144,8 @@ class KernelForwardingPlane final : public ForwardingPlane {
   std::map<Ipv6Prefix, bool> pending_;
   // Deliver routes that stand in the kernel, on links that cannot send yet.
   std::set<Ipv6Prefix> awaiting_link_;
+  // Redirects that stay until the link of the deliver route that is desired instead can send.
+  std::set<Ipv6Prefix> postponed_;
   std::map<NeighbourKey, int> neighbours_;
   std::set<NeighbourKey> unused_neighbours_;
   std::map<std::string, AccessInterface> access_interfaces_;
