@@ -303,6 +303,7 @@ std::optional<Route> Controller::route_of(const Entry& entry) const {
       route.interface = attachment.interface();
       route.link_local = *link_local;
       route.link_layer_address = *link_layer;
+      route.uplink_segment = uplink_segment_of(entry);
       return route;
     }
     case Forwarding::Kind::kRedirect: {
@@ -317,6 +318,15 @@ std::optional<Route> Controller::route_of(const Entry& entry) const {
     }
   }
   return std::nullopt;
+}
+
+std::optional<Ipv6Address> Controller::uplink_segment_of(const Entry& entry) const {
+  const auto& through = entry.desired.forwarding.uplink_through;
+  if (through.empty()) return std::nullopt;
+  const auto node = nodes_.find(through);
+  if (node == nodes_.end()) return std::nullopt;
+  const auto segment = Ipv6Address::parse(node->second.uplink_sid());
+  return segment.ok() ? std::optional(*segment) : std::nullopt;
 }
 
 bool Controller::releasing(const Entry& entry) const {
@@ -360,7 +370,14 @@ void Controller::reconcile_forwarding(const Ipv6Prefix& prefix, Entry& entry) {
   log_info("programmed", "prefix", prefix, "generation", generation_text(entry.record.generation()), "route",
            route ? kNames[static_cast<std::size_t>(route->kind)] : "none", "to",
            route && route->kind == Route::Kind::kRedirect ? entry.desired.forwarding.redirect_to
-                                                          : (route ? route->interface : ""));
+                                                          : (route ? route->interface : ""),
+           "uplink", route && route->uplink_segment ? route->uplink_segment->to_string() : "direct");
+  // Better delivered with a direct uplink than not at all.
+  const auto& through = entry.desired.forwarding.uplink_through;
+  if (route && route->kind == Route::Kind::kDeliver && !through.empty() && !route->uplink_segment) {
+    log_warning("uplink_not_tunnelled", "prefix", prefix, "home_ar", through, "do",
+                "set uplink_sid of this access router in the LM's configuration");
+  }
 }
 
 void Controller::reconcile_anchoring(const Ipv6Prefix& prefix, Entry& entry) {

@@ -26,6 +26,9 @@ struct Forwarding {
   };
   Kind kind = Kind::kNone;
   std::string redirect_to;
+  // kDeliver: the AR through whose reverse tunnel leaves what the MN sends from the prefix; empty: by this AR's own
+  // routes.
+  std::string uplink_through;
 
   bool operator==(const Forwarding&) const = default;
 };

@@ -29,6 +29,9 @@ struct Route {
   std::string interface;
   Ipv6Address link_local;
   LinkLayerAddress link_layer_address;
+  // RFC 8818, Figure 6, "FM: IP1 via IPa1": uplink SID of the home AR, through which leaves what the MN sends from the
+  // prefix. nullopt: by this AR's own routes.
+  std::optional<Ipv6Address> uplink_segment;
   // kRedirect: deliver SID of the target AR.
   Ipv6Address segment;
 
@@ -62,8 +65,8 @@ class ForwardingPlane {
                                     const Ipv6Address& uplink_sid) = 0;
 
   // Programs, replaces or (nullopt) removes what the kernel holds for the prefix, without a moment in which the prefix
-  // has neither the old nor the new. OK only when the kernel has acknowledged and, to deliver, the link can send. On error the desire is kept and retried;
-  // `on_programmed` then tells of success.
+  // has neither the old nor the new. OK only when the kernel has acknowledged and, to deliver, the link can send. On
+  // error the desire is kept and retried; `on_programmed` then tells of success.
   virtual absl::Status set(const Ipv6Prefix& prefix, const std::optional<Route>& route) = 0;
 
   // Takes `routes` as all that is desired: programs each and removes every route of ours for any other prefix,

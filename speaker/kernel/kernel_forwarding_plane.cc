@@ -29,8 +29,9 @@ std::string describe(const Ipv6Prefix& prefix, const std::optional<Route>& route
   if (!route) return absl::StrCat("remove ", prefix.to_string());
   switch (route->kind) {
     case Kind::kDeliver:
-      return absl::StrCat("deliver ", prefix.to_string(), " to ", route->link_local.to_string(), " on ",
-                          route->interface);
+      return absl::StrCat(
+          "deliver ", prefix.to_string(), " to ", route->link_local.to_string(), " on ", route->interface,
+          route->uplink_segment ? absl::StrCat(" with its uplink through ", route->uplink_segment->to_string()) : "");
     case Kind::kRedirect:
       return absl::StrCat("redirect ", prefix.to_string(), " to ", route->segment.to_string());
     case Kind::kUnreachable:
@@ -38,6 +39,11 @@ std::string describe(const Ipv6Prefix& prefix, const std::optional<Route>& route
   }
   return absl::StrCat("make ", prefix.to_string(), " unreachable");
 }
+
+// ::/0 from a mobile prefix, in the encapsulation or the uplink table.
+bool is_uplink(const KernelRoute& route) { return route.source && route.destination.length() == 0; }
+
+bool uses_pair(const Route& route) { return route.kind == Kind::kRedirect || route.uplink_segment.has_value(); }
 
 absl::Status validate(const ForwardingPlaneConfig& config) {
   const auto tables = {config.mobile_table, config.encapsulation_table, config.uplink_table};
@@ -163,6 +169,8 @@ absl::Status KernelForwardingPlane::ensure_access_interface(const std::string& n
     return interface.status = link.status();
   }
   if (link->index != interface.index) interface.running = link->running;
+  // The notice of it was lost.
+  if (audit_due_ && link->running && !std::exchange(interface.running, true)) announce_running(name);
   // Set down by somebody on purpose: not for us to set up again.
   if (!link->up && interface.index == link->index) {
     interface.dirty = false;
@@ -260,6 +268,10 @@ absl::Status KernelForwardingPlane::replace_all(const std::map<Ipv6Prefix, Route
   for (const auto& [prefix, status] : failures) pending_[prefix] = true;
   log_info("forwarding_replaced", "desired", routes.size(), "removed", prefixes.size() - routes.size(), "failed",
            failures.size());
+  if (failures.empty() && !postponed_.empty()) {
+    return absl::UnavailableError(absl::StrCat(postponed_.size(), " prefixes are still redirected, first ",
+                                               postponed_.begin()->to_string(), ": their links are coming up"));
+  }
   if (failures.empty()) return absl::OkStatus();
   schedule_repair(kFirstBackoff);
   const auto& first = failures.begin()->second;
@@ -293,13 +305,24 @@ void KernelForwardingPlane::program_chunk(absl::Span<const Ipv6Prefix> prefixes,
   for (const auto& prefix : prefixes) {
     if (failures.contains(prefix)) continue;
     const auto route = wanted(prefix);
+    postponed_.erase(prefix);
+    if (route && redirects_until_link_runs(prefix, *route)) {
+      postponed_.insert(prefix);
+      continue;
+    }
+    if (route && route->uplink_segment) {
+      auto uplink = uplink_template(KernelKind::kVia, config_.uplink_table, prefix);
+      uplink.interface = pair_index_;
+      uplink.gateway = kPairGateway;
+      operations.push_back({prefix, Step::kUplink, encode_replace(uplink)});
+    }
     operations.push_back(mobile_step(prefix, route));
   }
   run(operations, failures);
 
   operations.clear();
   for (const auto& prefix : prefixes) {
-    if (failures.contains(prefix)) continue;
+    if (failures.contains(prefix) || postponed_.contains(prefix)) continue;
     const auto route = wanted(prefix);
     const auto& held = held_[prefix];
     if (held.own_source && !(route && route->kind == Kind::kDeliver)) {
@@ -307,7 +330,13 @@ void KernelForwardingPlane::program_chunk(absl::Span<const Ipv6Prefix> prefixes,
       own.source = prefix;
       operations.push_back({prefix, Step::kOwnSourceOff, encode_delete(own)});
     }
-    if (held.segment && !(route && route->kind == Kind::kRedirect)) retire_encapsulation(prefix);
+    if (held.segment && !(route && route->kind == Kind::kRedirect)) retire_encapsulation(prefix, Tunnel::kRedirect);
+    if (route && route->uplink_segment) continue;
+    if (held.uplink_interface) {
+      operations.push_back(
+          {prefix, Step::kUplinkOff, encode_delete(uplink_template(KernelKind::kVia, config_.uplink_table, prefix))});
+    }
+    if (held.uplink_segment) retire_encapsulation(prefix, Tunnel::kUplink);
   }
   run(operations, failures);
   for (const auto& prefix : prefixes) {
@@ -318,10 +347,14 @@ void KernelForwardingPlane::program_chunk(absl::Span<const Ipv6Prefix> prefixes,
 
 absl::Status KernelForwardingPlane::prepare_step(const Ipv6Prefix& prefix, const Route& route,
                                                  std::vector<Operation>& operations) {
+  if ((route.kind == Kind::kRedirect || route.uplink_segment) && pair_index_ == 0) {
+    return absl::UnavailableError(absl::StrCat("cannot ", describe(prefix, route), ": ", kPairInner, " is missing"));
+  }
+  if (route.uplink_segment && route.kind != Kind::kDeliver) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("cannot ", describe(prefix, route), ": only a prefix that is delivered has an uplink"));
+  }
   if (route.kind == Kind::kRedirect) {
-    if (pair_index_ == 0) {
-      return absl::UnavailableError(absl::StrCat("cannot ", describe(prefix, route), ": ", kPairInner, " is missing"));
-    }
     auto encapsulation = route_template(KernelKind::kEncapsulate, config_.encapsulation_table, prefix);
     encapsulation.interface = pair_index_;
     encapsulation.segment = route.segment;
@@ -346,6 +379,12 @@ absl::Status KernelForwardingPlane::prepare_step(const Ipv6Prefix& prefix, const
     auto own = route_template(KernelKind::kBlackhole, config_.uplink_table, prefix);
     own.source = prefix;
     operations.push_back({prefix, Step::kOwnSource, encode_replace(own)});
+    if (route.uplink_segment) {
+      auto encapsulation = uplink_template(KernelKind::kEncapsulate, config_.encapsulation_table, prefix);
+      encapsulation.interface = pair_index_;
+      encapsulation.segment = *route.uplink_segment;
+      operations.push_back({prefix, Step::kUplinkEncapsulation, encode_replace(encapsulation)});
+    }
   }
   return absl::OkStatus();
 }
@@ -363,6 +402,14 @@ KernelForwardingPlane::Operation KernelForwardingPlane::mobile_step(const Ipv6Pr
   return {prefix, Step::kMobile, encode_replace(mobile)};
 }
 
+bool KernelForwardingPlane::redirects_until_link_runs(const Ipv6Prefix& prefix, const Route& route) const {
+  if (route.kind != Kind::kDeliver) return false;
+  const auto held = held_.find(prefix);
+  if (held == held_.end() || held->second.mobile != Kind::kRedirect) return false;
+  const auto interface = access_interfaces_.find(route.interface);
+  return interface != access_interfaces_.end() && !interface->second.running;
+}
+
 void KernelForwardingPlane::run(std::vector<Operation>& operations, Failures& failures) {
   std::vector<Message> messages;
   messages.reserve(operations.size());
@@ -370,7 +417,8 @@ void KernelForwardingPlane::run(std::vector<Operation>& operations, Failures& fa
   const auto answers = socket_.batch(absl::MakeSpan(messages));
   for (std::size_t i = 0; i < answers.size(); ++i) {
     const auto& operation = operations[i];
-    const bool removal = operation.step == Step::kMobileOff || operation.step == Step::kOwnSourceOff;
+    const bool removal = operation.step == Step::kMobileOff || operation.step == Step::kOwnSourceOff ||
+                         operation.step == Step::kUplinkOff;
     if (answers[i].ok() || (removal && (answers[i].error == ESRCH || answers[i].error == ENOENT))) {
       record(operation);
       continue;
@@ -383,7 +431,7 @@ void KernelForwardingPlane::run(std::vector<Operation>& operations, Failures& fa
     // The interface went away under us, or its notice is still on its way.
     if (it != desired_.end() && it->second.kind == Kind::kDeliver)
       access_interfaces_[it->second.interface].dirty = true;
-    if (it != desired_.end() && it->second.kind == Kind::kRedirect) base_dirty_ = true;
+    if (it != desired_.end() && uses_pair(it->second)) base_dirty_ = true;
   }
 }
 
@@ -400,7 +448,17 @@ void KernelForwardingPlane::record(const Operation& operation) {
       return;
     case Step::kEncapsulation:
       held.segment = desired_.at(operation.prefix).segment;
-      retired_.erase(operation.prefix);
+      retired_.erase({operation.prefix, Tunnel::kRedirect});
+      return;
+    case Step::kUplinkEncapsulation:
+      held.uplink_segment = desired_.at(operation.prefix).uplink_segment;
+      retired_.erase({operation.prefix, Tunnel::kUplink});
+      return;
+    case Step::kUplink:
+      held.uplink_interface = pair_index_;
+      return;
+    case Step::kUplinkOff:
+      held.uplink_interface.reset();
       return;
     case Step::kMobileOff:
       held.mobile.reset();
@@ -440,8 +498,8 @@ void KernelForwardingPlane::release_neighbours() {
   }
 }
 
-void KernelForwardingPlane::retire_encapsulation(const Ipv6Prefix& prefix) {
-  retired_.emplace(prefix, std::chrono::steady_clock::now() + kRetiredFor);
+void KernelForwardingPlane::retire_encapsulation(const Ipv6Prefix& prefix, Tunnel tunnel) {
+  retired_.emplace(RetiredKey{prefix, tunnel}, std::chrono::steady_clock::now() + kRetiredFor);
   if (retired_.size() == 1) schedule_retired();
 }
 
@@ -456,24 +514,27 @@ void KernelForwardingPlane::schedule_retired() {
 void KernelForwardingPlane::remove_retired() {
   const auto now = std::chrono::steady_clock::now();
   std::vector<Message> messages;
-  std::vector<Ipv6Prefix> prefixes;
-  for (const auto& [prefix, at] : retired_) {
+  std::vector<RetiredKey> keys;
+  for (const auto& [key, at] : retired_) {
     if (at > now) continue;
-    messages.push_back(encode_delete(route_template(KernelKind::kEncapsulate, config_.encapsulation_table, prefix)));
-    prefixes.push_back(prefix);
+    const auto& [prefix, tunnel] = key;
+    messages.push_back(encode_delete(
+        tunnel == Tunnel::kRedirect ? route_template(KernelKind::kEncapsulate, config_.encapsulation_table, prefix)
+                                    : uplink_template(KernelKind::kEncapsulate, config_.encapsulation_table, prefix)));
+    keys.push_back(key);
   }
-  for (const auto& prefix : prefixes) retired_.erase(prefix);
+  for (const auto& key : keys) retired_.erase(key);
   if (!retired_.empty()) schedule_retired();
   const auto answers = socket_.batch(absl::MakeSpan(messages));
   for (std::size_t i = 0; i < answers.size(); ++i) {
     if (!answers[i].ok() && answers[i].error != ESRCH) {
-      mark(prefixes[i]);
+      mark(keys[i].first);
       schedule_repair(kFirstBackoff);
       continue;
     }
-    const auto it = held_.find(prefixes[i]);
+    const auto it = held_.find(keys[i].first);
     if (it == held_.end()) continue;
-    it->second.segment.reset();
+    (keys[i].second == Tunnel::kRedirect ? it->second.segment : it->second.uplink_segment).reset();
     if (it->second.empty()) held_.erase(it);
   }
 }
@@ -506,9 +567,15 @@ absl::Status KernelForwardingPlane::audit() {
       held.neighbour = NeighbourKey{name, route.gateway};
     }
   });
-  status.Update(read_table(config_.encapsulation_table,
-                           [&](const KernelRoute& route) { found[route.destination].segment = route.segment; }));
+  status.Update(read_table(config_.encapsulation_table, [&](const KernelRoute& route) {
+    if (is_uplink(route)) {
+      found[*route.source].uplink_segment = route.segment;
+    } else {
+      found[route.destination].segment = route.segment;
+    }
+  }));
   status.Update(read_table(config_.uplink_table, [&](const KernelRoute& route) {
+    if (is_uplink(route)) found[*route.source].uplink_interface = route.interface;
     if (route.source == route.destination) found[route.destination].own_source = true;
   }));
   if (!status.ok()) return status;
@@ -528,6 +595,10 @@ absl::Status KernelForwardingPlane::audit() {
 
 bool KernelForwardingPlane::matches(const Held& held, const Route& route) const {
   if (held.mobile != route.kind) return false;
+  if (held.uplink_interface.has_value() != route.uplink_segment.has_value()) return false;
+  if (route.uplink_segment && (held.uplink_segment != route.uplink_segment || held.uplink_interface != pair_index_)) {
+    return false;
+  }
   switch (route.kind) {
     case Kind::kDeliver:
       return held.neighbour == NeighbourKey{route.interface, route.link_local} && held.own_source;
@@ -601,7 +672,8 @@ void KernelForwardingPlane::on_link(const KernelLink& link, bool gone) {
 }
 
 void KernelForwardingPlane::on_route(const KernelRoute& route, bool gone) {
-  const auto& prefix = route.destination;
+  const bool uplink = route.table != RT_TABLE_MAIN && is_uplink(route);
+  const auto& prefix = uplink ? *route.source : route.destination;
   if (route.table == RT_TABLE_MAIN) {
     if (gone && identity_ && prefix.length() == 128 &&
         (prefix.address() == identity_->deliver_sid || prefix.address() == identity_->uplink_sid)) {
@@ -613,9 +685,11 @@ void KernelForwardingPlane::on_route(const KernelRoute& route, bool gone) {
   const auto desired = desired_.find(prefix);
   if (desired == desired_.end()) return;
   const auto kind = desired->second.kind;
-  const bool needed = route.table == config_.mobile_table ||
-                      (route.table == config_.encapsulation_table && kind == Kind::kRedirect) ||
-                      (route.table == config_.uplink_table && kind == Kind::kDeliver && route.source == prefix);
+  const bool needed =
+      uplink ? desired->second.uplink_segment.has_value()
+             : route.table == config_.mobile_table ||
+                   (route.table == config_.encapsulation_table && kind == Kind::kRedirect) ||
+                   (route.table == config_.uplink_table && kind == Kind::kDeliver && route.source == prefix);
   if (!needed) return;
   log_debug("route_changed_by_another", "prefix", prefix, "table", route.table, "protocol", int{route.protocol},
             "deleted", gone);
@@ -624,6 +698,16 @@ void KernelForwardingPlane::on_route(const KernelRoute& route, bool gone) {
 }
 
 void KernelForwardingPlane::announce_running(const std::string& name) {
+  std::vector<Ipv6Prefix> postponed;
+  for (const auto& prefix : postponed_) {
+    if (const auto desired = desired_.find(prefix); desired != desired_.end() && desired->second.interface == name) {
+      postponed.push_back(prefix);
+    }
+  }
+  for (const auto& [prefix, status] : program(postponed)) {
+    pending_[prefix] = awaiting_link_.contains(prefix);
+    schedule_repair(kFirstBackoff);
+  }
   std::vector<Ipv6Prefix> ready;
   for (const auto& prefix : awaiting_link_) {
     if (const auto desired = desired_.find(prefix); desired != desired_.end() && desired->second.interface == name) {
@@ -650,7 +734,7 @@ void KernelForwardingPlane::mark_pair() {
   base_dirty_ = true;
   identity_dirty_ = identity_.has_value();
   for (const auto& [prefix, route] : desired_) {
-    if (route.kind == Kind::kRedirect) mark(prefix);
+    if (uses_pair(route)) mark(prefix);
   }
 }
 
@@ -691,7 +775,11 @@ void KernelForwardingPlane::repair() {
       if (!it->second) health.Update(failure->second);
       continue;
     }
-    if (it->second) announced.push_back(prefix);
+    if (it->second && postponed_.contains(prefix)) {
+      awaiting_link_.insert(prefix);
+    } else if (it->second) {
+      announced.push_back(prefix);
+    }
     pending_.erase(it);
   }
   if (prefixes.size() > failures.size()) {
@@ -735,6 +823,13 @@ KernelRoute KernelForwardingPlane::route_template(KernelRoute::Kind kind, std::u
   return route;
 }
 
+KernelRoute KernelForwardingPlane::uplink_template(KernelRoute::Kind kind, std::uint32_t table,
+                                                   const Ipv6Prefix& prefix) const {
+  auto route = route_template(kind, table, Ipv6Prefix());
+  route.source = prefix;
+  return route;
+}
+
 absl::StatusOr<std::unique_ptr<ForwardingPlane>> make_kernel_forwarding_plane(boost::asio::any_io_executor executor,
                                                                               const ForwardingPlaneConfig& config) {
   if (auto status = validate(config); !status.ok()) return status;
@@ -749,9 +844,10 @@ absl::Status remove_all(const ForwardingPlaneConfig& config) {
   if (auto status = validate(config); !status.ok()) return status;
   auto socket = NetlinkSocket::open(NETLINK_ROUTE);
   if (!socket.ok()) return socket.status();
-  // Routes first: without its rule, a packet out of kx1 would be looked up in `mobile` again.
+  // Routes first: without its rule, a packet out of kx1 would be looked up in `mobile` again. What leads into the pair
+  // goes before what leads out of it.
   absl::Status result;
-  for (const auto table : {config.mobile_table, config.encapsulation_table, config.uplink_table,
+  for (const auto table : {config.uplink_table, config.mobile_table, config.encapsulation_table,
                            static_cast<std::uint32_t>(RT_TABLE_MAIN)}) {
     std::vector<Message> deletes;
     auto message = encode_dump(table, config.route_protocol);

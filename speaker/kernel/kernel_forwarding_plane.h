@@ -5,7 +5,9 @@
 // Standards: RFC 8818 (FM-DP), RFC 2473, RFC 8754, RFC 8986, RFC 4861.
 //
 // What the kernel holds for a prefix P:
-//   deliver      neighbour of the MN, permanent; uplink table: blackhole P from P; mobile table: P via the MN
+//   deliver      neighbour of the MN, permanent; uplink table: blackhole P from P; mobile table: P via the MN;
+//                with a reverse tunnel also encapsulation table: ::/0 from P encap to the home AR's uplink SID;
+//                uplink table: ::/0 from P via kx0
 //   redirect     encapsulation table: P encap to the target's deliver SID; mobile table: P via kx0
 //   unreachable  mobile table: unreachable P
 // The route in the mobile table is what decides. What a new one needs is made before it, what the old one needed is
@@ -50,10 +52,14 @@ class KernelForwardingPlane final : public ForwardingPlane {
     std::optional<NeighbourKey> neighbour;
     // Of the encapsulation route, which may outlive the redirect for a moment.
     std::optional<Ipv6Address> segment;
-    // The route in the uplink table.
+    // The blackhole in the uplink table.
     bool own_source = false;
+    // Of the reverse tunnel's encapsulation route, which may outlive the next for a moment.
+    std::optional<Ipv6Address> uplink_segment;
+    // Interface of the default route in the uplink table.
+    std::optional<std::uint32_t> uplink_interface;
 
-    bool empty() const { return !mobile && !segment && !own_source; }
+    bool empty() const { return !mobile && !segment && !own_source && !uplink_segment && !uplink_interface; }
   };
   struct AccessInterface {
     // 0: absent or not prepared.
@@ -65,24 +71,39 @@ class KernelForwardingPlane final : public ForwardingPlane {
     // Of the last attempt to prepare it.
     absl::Status status;
   };
-  enum class Step { kNeighbour, kOwnSource, kEncapsulation, kMobile, kMobileOff, kOwnSourceOff };
+  enum class Step {
+    kNeighbour,
+    kOwnSource,
+    kEncapsulation,
+    kUplinkEncapsulation,
+    kUplink,
+    kMobile,
+    kMobileOff,
+    kOwnSourceOff,
+    kUplinkOff
+  };
   struct Operation {
     Ipv6Prefix prefix;
     Step step;
     Message message;
   };
   using Failures = std::map<Ipv6Prefix, absl::Status>;
+  // In the encapsulation table: what goes to the prefix, or what comes from it.
+  enum class Tunnel { kRedirect, kUplink };
+  using RetiredKey = std::pair<Ipv6Prefix, Tunnel>;
 
   // Drives the kernel to desired_ for each prefix, in stages; what failed, and why.
   Failures program(const std::vector<Ipv6Prefix>& prefixes);
   void program_chunk(absl::Span<const Ipv6Prefix> prefixes, Failures& failures);
   absl::Status prepare_step(const Ipv6Prefix& prefix, const Route& route, std::vector<Operation>& operations);
   Operation mobile_step(const Ipv6Prefix& prefix, const std::optional<Route>& route);
+  // A deliver route would take the place of a redirect, but its link cannot send yet.
+  bool redirects_until_link_runs(const Ipv6Prefix& prefix, const Route& route) const;
   void run(std::vector<Operation>& operations, Failures& failures);
   void record(const Operation& operation);
   void hold_neighbour(Held& held, std::optional<NeighbourKey> neighbour);
   void release_neighbours();
-  void retire_encapsulation(const Ipv6Prefix& prefix);
+  void retire_encapsulation(const Ipv6Prefix& prefix, Tunnel tunnel);
   void schedule_retired();
   void remove_retired();
 
@@ -109,6 +130,8 @@ class KernelForwardingPlane final : public ForwardingPlane {
   void report(const absl::Status& status);
 
   KernelRoute route_template(KernelRoute::Kind kind, std::uint32_t table, const Ipv6Prefix& prefix) const;
+  // ::/0 from the prefix.
+  KernelRoute uplink_template(KernelRoute::Kind kind, std::uint32_t table, const Ipv6Prefix& prefix) const;
 
   boost::asio::any_io_executor executor_;
   ForwardingPlaneConfig config_;
@@ -121,6 +144,8 @@ class KernelForwardingPlane final : public ForwardingPlane {
   std::map<Ipv6Prefix, bool> pending_;
   // Deliver routes that stand in the kernel, on links that cannot send yet.
   std::set<Ipv6Prefix> awaiting_link_;
+  // Redirects that stay until the link of the deliver route that is desired instead can send.
+  std::set<Ipv6Prefix> postponed_;
   std::map<NeighbourKey, int> neighbours_;
   std::set<NeighbourKey> unused_neighbours_;
   std::map<std::string, AccessInterface> access_interfaces_;
@@ -130,9 +155,9 @@ class KernelForwardingPlane final : public ForwardingPlane {
   bool identity_dirty_ = false;
   bool audit_due_ = false;
 
-  // Encapsulation routes that no redirect uses, and when they go: packets already between kx0 and kx1 may still need
+  // Encapsulation routes that nothing uses, and when they go: packets already between kx0 and kx1 may still need
   // them.
-  std::map<Ipv6Prefix, std::chrono::steady_clock::time_point> retired_;
+  std::map<RetiredKey, std::chrono::steady_clock::time_point> retired_;
   boost::asio::steady_timer retired_timer_;
 
   boost::asio::steady_timer repair_timer_;

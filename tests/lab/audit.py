@@ -22,6 +22,11 @@ def _mobile(route):
     return f"via {route.get('gateway', '-')} dev {route['dev']}"
 
 
+def _key(route):
+    """Of a reverse tunnel, ::/0 from P, it is P that matters."""
+    return f"from {route['from']}" if route["dst"] == "default" and "from" in route else route["dst"]
+
+
 def _held_by_kernel(lab, ar):
     found = {"mobile": {}, "encapsulation": {}, "uplink": {}}
     for route in _routes(lab, ar, MOBILE_TABLE):
@@ -29,9 +34,9 @@ def _held_by_kernel(lab, ar):
         # The link-local behind the pair is the speaker's own business.
         found["mobile"][route["dst"]] = "redirect" if kind.endswith("dev kx0") else kind
     for route in _routes(lab, ar, ENCAPSULATION_TABLE):
-        found["encapsulation"][route["dst"]] = (route.get("segs") or ["-"])[0]
+        found["encapsulation"][_key(route)] = (route.get("segs") or ["-"])[0]
     for route in _routes(lab, ar, UPLINK_TABLE):
-        found["uplink"][route["dst"]] = route.get("type", "unicast")
+        found["uplink"][_key(route)] = route.get("type", f"dev {route['dev']}")
     return found
 
 
@@ -72,6 +77,11 @@ def _expected(bindings, nodes):
             # RFC 8818, 4.2: the home AR goes on forwarding to the new location while the prefix is away.
             kernel[home]["mobile"][prefix] = "redirect"
             kernel[home]["encapsulation"][prefix] = nodes[attached]["deliver_sid"]
+            if binding["mode"] == "MODE_REDIRECT":
+                if not binding.get("direct_uplink"):
+                    kernel[attached]["encapsulation"][f"from {prefix}"] = nodes[home]["uplink_sid"]
+                    kernel[attached]["uplink"][f"from {prefix}"] = "dev kx0"
+                continue
             frr[attached][prefix] = 1
             bgp[prefix] = [(nodes[attached]["locator"], LOWEST_LOCAL_PREFERENCE)]
     return {"kernel": kernel, "frr": frr, "bgp": bgp, "holders": holders}

@@ -1,6 +1,9 @@
 #include "tests/component/kernel/topology.h"
 
 #include <arpa/inet.h>
+#include <linux/if_packet.h>
+#include <net/ethernet.h>
+#include <net/if.h>
 #include <netinet/ip6.h>
 #include <netinet/udp.h>
 #include <poll.h>
@@ -101,6 +104,43 @@ Route Topology::redirect(const AccessRouter& to) const {
 
 std::string Topology::ping(const std::string& options) {
   return cn.shell("ping -n -c 3 -i 0.05 -W 3 " + options + " " + mobile_address + " || true");
+}
+
+Capture::Capture(Namespace& space, const std::string& interface)
+    : fd_(space.run([&] {
+        const int fd = ::socket(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, htons(ETH_P_ALL));
+        const int size = 8 << 20;
+        ::setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof size);
+        sockaddr_ll a{};
+        a.sll_family = AF_PACKET;
+        a.sll_protocol = htons(ETH_P_ALL);
+        a.sll_ifindex = static_cast<int>(::if_nametoindex(interface.c_str()));
+        EXPECT_EQ(::bind(fd, reinterpret_cast<sockaddr*>(&a), sizeof a), 0) << interface;
+        return fd;
+      })) {}
+
+Capture::~Capture() { ::close(fd_); }
+
+std::vector<std::string> Capture::take() {
+  std::vector<std::string> result;
+  char packet[2048];
+  ssize_t size = 0;
+  while ((size = ::recv(fd_, packet, sizeof packet, 0)) > 0) {
+    const auto header = [&](std::size_t at) -> std::optional<ip6_hdr> {
+      ip6_hdr ip{};
+      if (static_cast<std::size_t>(size) < at + sizeof ip) return std::nullopt;
+      std::memcpy(&ip, packet + at, sizeof ip);
+      return ip.ip6_vfc >> 4 == 6 ? std::optional(ip) : std::nullopt;
+    };
+    const auto text = [](const ip6_hdr& ip) {
+      return Ipv6Address(ip.ip6_src).to_string() + " > " + Ipv6Address(ip.ip6_dst).to_string();
+    };
+    const auto outer = header(0);
+    if (!outer || Ipv6Address(outer->ip6_src).is_link_local()) continue;
+    const auto inner = outer->ip6_nxt == IPPROTO_IPV6 ? header(sizeof(ip6_hdr)) : std::nullopt;
+    result.push_back(text(*outer) + (inner ? " (" + text(*inner) + ")" : ""));
+  }
+  return result;
 }
 
 int udp_sender(Namespace& space, const std::string& to, std::uint16_t port) {

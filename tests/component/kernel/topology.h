@@ -9,6 +9,7 @@
 
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "speaker/kernel/forwarding_plane.h"
@@ -70,6 +71,22 @@ class Topology {
   Namespace cn{"cn"};
   Namespace mn1{"mn1"};
   Namespace mn2{"mn2"};
+};
+
+// What passes an interface, in both directions, from the capture's making on.
+class Capture {
+ public:
+  Capture(Namespace& space, const std::string& interface);
+  ~Capture();
+  Capture(const Capture&) = delete;
+  Capture& operator=(const Capture&) = delete;
+
+  // "source > destination" of each IPv6 packet that came since the last call; of a tunnelled one
+  // "source > destination (inner source > inner destination)". Link-local ones are left out.
+  std::vector<std::string> take();
+
+ private:
+  int fd_;
 };
 
 // UDP sockets opened in a namespace, usable from any thread.

@@ -71,7 +71,8 @@ class FakeForwarding : public ForwardingPlane {
     if (!route) return "none";
     switch (route->kind) {
       case Route::Kind::kDeliver:
-        return "deliver " + route->interface;
+        return "deliver " + route->interface +
+               (route->uplink_segment ? " uplink " + route->uplink_segment->to_string() : "");
       case Route::Kind::kRedirect:
         return "redirect " + route->segment.to_string();
       case Route::Kind::kUnreachable:
@@ -249,6 +250,39 @@ TEST_F(ControllerTest, DeliversBeforeItAcknowledgesAdvertisesAndSendsAnRa) {
                                   "serve 02:00:00:00:00:11 eth2 2001:db8:1000::/64 deprecated"));
   injector_->on_committed(prefix(), 1);
   EXPECT_THAT(take(), ElementsAre("ack ADVERTISED 2001:db8:1000::/64 at 1"));
+}
+
+TEST_F(ControllerTest, TheUplinkOfARedirectedPrefixGoesThroughItsHomeUntilItIsRelocated) {
+  start("ar2");
+  snapshot({});
+  auto binding = attached("ar2", 20, 0);
+  binding.set_mode(v1::MODE_REDIRECT);
+  record(binding);
+  EXPECT_THAT(take(), ElementsAre("kernel 2001:db8:1000::/64 deliver eth2 uplink 2001:db8:a1::e",
+                                  "ack DELIVERING 2001:db8:1000::/64",
+                                  "serve 02:00:00:00:00:11 eth2 2001:db8:1000::/64 deprecated"));
+  // A restarted session programs the same.
+  snapshot({binding});
+  EXPECT_EQ(forwarding_.all.at(kPrefix), "deliver eth2 uplink 2001:db8:a1::e");
+  take();
+  binding.set_mode(v1::MODE_RELOCATE);
+  revise(binding, 30);
+  record(binding);
+  EXPECT_THAT(take(), Contains("kernel 2001:db8:1000::/64 deliver eth2"));
+  binding.set_mode(v1::MODE_REDIRECT);
+  binding.set_direct_uplink(true);
+  revise(binding, 31);
+  record(binding);
+  EXPECT_THAT(take(), Not(Contains(::testing::HasSubstr("uplink"))));
+}
+
+TEST_F(ControllerTest, AHomeArWithoutAnUplinkIdentifierDoesNotKeepTheMnFromBeingServed) {
+  start("ar2");
+  snapshot({});
+  auto binding = attached("ar2", 20, 0, kPrefix, "ar9");
+  binding.set_mode(v1::MODE_REDIRECT);
+  record(binding);
+  EXPECT_THAT(take(), Contains("kernel 2001:db8:1000::/64 deliver eth2"));
 }
 
 TEST_F(ControllerTest, AdvertisesAndSendsNothingWhileTheKernelRefuses) {
