@@ -17,6 +17,8 @@ constexpr auto kFirstRetry = 100ms;
 constexpr auto kLastRetry = 2000ms;
 // Frames of an MN that the LM does not know, or that it knows to be elsewhere, are not reported again for this long.
 constexpr auto kRefusalPause = 2000ms;
+// Attachments that wait for the LM, so that invented addresses on an access link cannot fill the memory.
+constexpr std::size_t kMostPendingAttaches = 10'000;
 
 std::string generation_text(const v1::Generation& generation) {
   return fmt::format("{}.{}", generation.epoch(), generation.revision());
@@ -27,6 +29,17 @@ const v1::Holder* own_holder(const v1::Binding& binding, const std::string& self
     if (holder.ar() == self) return &holder;
   }
   return nullptr;
+}
+
+// Errors of the LM or of the way to it, not of the request.
+bool may_pass(const absl::Status& status) {
+  return absl::IsUnavailable(status) || absl::IsAborted(status) || absl::IsCancelled(status) ||
+         absl::IsDeadlineExceeded(status) || absl::IsUnknown(status) || absl::IsInternal(status);
+}
+
+// A route that was seen to win counts for the level that it was seen at, and for lower ones.
+bool covers(const Anchoring& seen, const Anchoring& wanted) {
+  return seen.kind == wanted.kind && seen.successor == wanted.successor && seen.level >= wanted.level;
 }
 
 }  // namespace
@@ -51,7 +64,7 @@ Controller::Controller(boost::asio::any_io_executor executor, ControllerConfig c
       attach_latency_(metrics.latency("kedge_speaker_attach_seconds", "From an arrival to the LM's answer")) {
   health_.set_kernel("synced");
   health_.set_access("synced");
-  health_.set_frr("waiting for the LM");
+  health_.set_frr(injector_state_);
 
   lm_.on_connection = [this](const absl::Status& status) { on_connection(status); };
   lm_.on_snapshot = [this](const LmClient::Snapshot& snapshot) { on_snapshot(snapshot); };
@@ -62,6 +75,10 @@ Controller::Controller(boost::asio::any_io_executor executor, ControllerConfig c
     report_health();
   };
   observer_.on_superseded = [this](const Ipv6Prefix& prefix) { on_superseded(prefix); };
+  observer_.on_health = [this](const absl::Status& status) {
+    bgpd_ = status;
+    report_health();
+  };
   access_.on_arrival = [this](const Arrival& arrival) { on_arrival(arrival); };
   access_.on_departure = [this](const Departure& departure) { on_departure(departure); };
   access_.on_ra_sent = [this](const LinkLayerAddress& mn, const std::vector<AdvertisedPrefix>& prefixes,
@@ -92,6 +109,8 @@ void Controller::on_snapshot(const LmClient::Snapshot& snapshot) {
     log_error("welcome_invalid", "node", welcome.self().name(), "locator", welcome.self().locator(), "deliver_sid",
               welcome.self().deliver_sid(), "uplink_sid", welcome.self().uplink_sid(), "do",
               "correct access_routers in the LM's configuration");
+    health_.set_kernel("the LM knows no valid addresses of this AR: correct access_routers in its configuration");
+    report_health();
     return;
   }
   if (const auto status = forwarding_.set_identity(*locator, *deliver_sid, *uplink_sid); !status.ok()) {
@@ -103,7 +122,7 @@ void Controller::on_snapshot(const LmClient::Snapshot& snapshot) {
     injector_ = make_injector_(welcome.preference_levels());
     injector_->on_committed = [this](const Ipv6Prefix& prefix, std::uint32_t level) { on_committed(prefix, level); };
     injector_->on_state = [this](RouteInjector::State, const std::string& text) {
-      health_.set_frr(text);
+      injector_state_ = text;
       health_.set_frr_version(injector_->frr_version());
       report_health();
     };
@@ -112,6 +131,7 @@ void Controller::on_snapshot(const LmClient::Snapshot& snapshot) {
   // What is known of the planes outlives the session, and is acknowledged anew.
   auto previous = std::exchange(entries_, {});
   prefixes_of_mn_.clear();
+  std::set<Ipv6Prefix> known;
   for (const auto& binding : snapshot.bindings) {
     const auto prefix = Ipv6Prefix::parse(binding.prefix());
     if (!prefix.ok()) {
@@ -119,15 +139,17 @@ void Controller::on_snapshot(const LmClient::Snapshot& snapshot) {
       continue;
     }
     Entry entry;
+    entry.desired = desired(binding, config_.name);
     if (auto node = previous.extract(*prefix); !node.empty()) {
+      known.insert(*prefix);
       const bool same_generation = compare(node.mapped().record.generation(), binding.generation()) == 0;
       entry.programmed = node.mapped().programmed;
       entry.level_wanted = node.mapped().level_wanted;
       entry.level_committed = node.mapped().level_committed;
-      entry.superseded = same_generation && node.mapped().superseded;
+      entry.superseded = same_generation && node.mapped().superseded &&
+                         covers(node.mapped().desired.anchoring, entry.desired.anchoring);
     }
     entry.record = binding;
-    entry.desired = desired(binding, config_.name);
     entries_.emplace(*prefix, std::move(entry));
     prefixes_of_mn_[binding.mn_id()].insert(*prefix);
   }
@@ -150,7 +172,10 @@ void Controller::on_snapshot(const LmClient::Snapshot& snapshot) {
         level = route && route->kind == Route::Kind::kDeliver ? entry.desired.anchoring.level : 0;
         break;
       case Anchoring::Kind::kUntilSuperseded:
-        if (!entry.superseded && own != nullptr) level = own->advertises_preference();
+        // In another run of the speaker: what it may have announced, as the LM knows it.
+        if (!entry.superseded && own != nullptr) {
+          level = known.contains(prefix) ? entry.level_wanted : own->advertises_preference();
+        }
         break;
     }
     if (level > 0) levels[prefix] = level;
@@ -161,11 +186,10 @@ void Controller::on_snapshot(const LmClient::Snapshot& snapshot) {
   if (!status.ok()) log_error("forwarding_incomplete", "error", status.ToString(), "effect", "retrying");
   for (auto& [prefix, entry] : entries_) {
     const auto route = routes.find(prefix);
-    if (status.ok()) {
-      entry.programmed = route == routes.end() ? std::nullopt : std::optional(route->second);
-    } else {
-      entry.programmed.reset();  // reconcile() below sets each by itself and learns which one failed
-    }
+    entry.asked = route == routes.end() ? std::nullopt : std::optional(route->second);
+    entry.postponed = !status.ok();
+    // When not all could be programmed, reconcile() below sets each by itself and learns which one failed.
+    entry.programmed = status.ok() ? entry.asked : std::nullopt;
     // FRR confirms each that it holds or shall let go; of the others it holds nothing.
     const auto* own = own_holder(entry.record, config_.name);
     if (entry.level_wanted > 0 || (own != nullptr && own->advertises_preference() > 0)) entry.level_committed.reset();
@@ -190,11 +214,14 @@ void Controller::on_snapshot(const LmClient::Snapshot& snapshot) {
     pending.retry_after = kFirstRetry;
     if (!pending.in_flight) send_attach(mn);
   }
-  for (auto& [mn, detach] : std::exchange(pending_detaches_, {})) send_detach(detach.first, detach.second);
+  const auto departures = pending_detaches_;
+  for (const auto& [mn, detach] : departures) send_detach(detach.first, detach.second);
 }
 
 void Controller::on_record(const v1::Record& record) {
   records_.Increment();
+  // The LM's welcome was of no use.
+  if (injector_ == nullptr) return;
   if (record.has_binding()) {
     take(record.binding());
     changed_mns_.insert(record.binding().mn_id());
@@ -217,10 +244,7 @@ void Controller::take(const v1::Binding& binding) {
   const bool new_generation = compare(binding.generation(), entry.record.generation()) != 0;
   if (new_generation) entry.acknowledged.clear();
   if (new_generation || before.anchoring != entry.desired.anchoring) {
-    // A route that was seen to win counts for the level that it was seen at, and for lower ones.
-    const auto& now = entry.desired.anchoring;
-    entry.superseded = entry.superseded && !new_generation && before.anchoring.kind == now.kind &&
-                       before.anchoring.successor == now.successor && before.anchoring.level >= now.level;
+    entry.superseded = entry.superseded && !new_generation && covers(before.anchoring, entry.desired.anchoring);
     entry.watched = false;
     observer_.unwatch(*prefix);
   }
@@ -310,14 +334,17 @@ void Controller::reconcile_forwarding(const Ipv6Prefix& prefix, Entry& entry) {
     // keeps what it has until something better is safe.
     const bool clear =
         (releasing(entry) && entry.level_wanted == 0 && entry.level_committed == 0U) || (bgp_only && entry.superseded);
-    if (!clear || !entry.programmed) return;
+    if (!clear || (!entry.programmed && !entry.postponed)) return;
   }
-  if (route == entry.programmed) return;
+  if (route == entry.programmed && !entry.postponed) return;
+  entry.asked = route;
+  entry.postponed = true;
   if (const auto status = forwarding_.set(prefix, route); !status.ok()) {
     log(absl::IsUnavailable(status) ? LogLevel::kInfo : LogLevel::kError, "forwarding_postponed", "prefix", prefix,
         "generation", generation_text(entry.record.generation()), "reason", status.ToString());
     return;
   }
+  entry.postponed = false;
   entry.programmed = route;
   static constexpr std::string_view kNames[] = {"deliver", "redirect", "unreachable"};
   log_info("programmed", "prefix", prefix, "generation", generation_text(entry.record.generation()), "route",
@@ -396,7 +423,7 @@ void Controller::acknowledge(const Ipv6Prefix& prefix, Entry& entry) {
       (anchoring.kind == Anchoring::Kind::kNone || entry.superseded)) {
     send_ack(prefix, entry, v1::STAGE_WITHDRAWN);
   }
-  const bool empty = !entry.programmed && entry.level_wanted == 0 && entry.level_committed == 0U;
+  const bool empty = !entry.programmed && !entry.postponed && entry.level_wanted == 0 && entry.level_committed == 0U;
   const bool bgp_only = !config_.redirection && entry.superseded;
   if (empty && (own->releasing() || bgp_only)) send_ack(prefix, entry, v1::STAGE_CLEARED);
 }
@@ -421,7 +448,8 @@ void Controller::on_programmed(const Ipv6Prefix& prefix) {
   const auto found = entries_.find(prefix);
   if (found == entries_.end()) return;
   auto& entry = found->second;
-  entry.programmed = route_of(entry);
+  entry.programmed = entry.asked;
+  entry.postponed = false;
   reconcile(prefix, entry);
   refresh_mn(entry.record.mn_id());
 }
@@ -450,6 +478,16 @@ bool Controller::attached_here(const std::string& mn_id) const {
   });
 }
 
+bool Controller::leaving(const LinkLayerAddress& mn) const {
+  const auto pending = pending_detaches_.find(mn);
+  const auto prefixes = prefixes_of_mn_.find(mn.to_string());
+  if (pending == pending_detaches_.end() || prefixes == prefixes_of_mn_.end()) return false;
+  return std::none_of(prefixes->second.begin(), prefixes->second.end(), [&](const Ipv6Prefix& prefix) {
+    const auto& record = entries_.at(prefix).record;
+    return record.attached_ar() == config_.name && compare(record.generation(), pending->second.second) > 0;
+  });
+}
+
 void Controller::refresh_mn(const std::string& mn_id) {
   const auto mn = LinkLayerAddress::parse(mn_id);
   if (!mn.ok()) return;
@@ -457,6 +495,7 @@ void Controller::refresh_mn(const std::string& mn_id) {
     if (served_.erase(*mn) > 0) access_.release(*mn);
     return;
   }
+  if (leaving(*mn)) return;
   std::vector<AdvertisedPrefix> advertised;
   const v1::Attachment* attachment = nullptr;
   for (const auto& prefix : prefixes_of_mn_.at(mn_id)) {
@@ -501,6 +540,13 @@ void Controller::on_arrival(const Arrival& arrival) {
 }
 
 void Controller::start_attach(const Arrival& arrival) {
+  const bool waits = pending_attaches_.contains(arrival.link_layer_address);
+  if (!waits && pending_attaches_.size() >= kMostPendingAttaches) {
+    access_.refuse(arrival.link_layer_address, kRefusalPause);
+    return;
+  }
+  // It is here again, whatever the LM has heard of its departure.
+  pending_detaches_.erase(arrival.link_layer_address);
   auto& pending = pending_attaches_[arrival.link_layer_address];
   if (pending.timer == nullptr) {
     pending.timer = std::make_shared<boost::asio::steady_timer>(executor_);
@@ -509,6 +555,8 @@ void Controller::start_attach(const Arrival& arrival) {
   } else if (arrival.link_local_seen || pending.arrival.interface != arrival.interface ||
              arrival.trigger == v1::TRIGGER_ROUTER_SOLICITATION) {
     const auto heard_at = pending.arrival.heard_at;
+    pending.changed = pending.changed || pending.arrival.interface != arrival.interface ||
+                      pending.arrival.link_local != arrival.link_local;
     pending.arrival = arrival;
     pending.arrival.heard_at = heard_at;
   }
@@ -533,28 +581,31 @@ void Controller::send_attach(const LinkLayerAddress& mn) {
   request.set_incarnation(config_.incarnation);
   request.set_sequence(++sequence_);
   pending.in_flight = true;
+  pending.changed = false;
+  pending.sequence = sequence_;
   pending.timer->cancel();
-  lm_.attach(request, [this, mn, alive = alive_](const absl::Status& status) {
-    if (*alive) attach_done(mn, status);
+  lm_.attach(request, [this, mn, sequence = sequence_, alive = alive_](const absl::Status& status) {
+    if (*alive) attach_done(mn, sequence, status);
   });
 }
 
-void Controller::attach_done(const LinkLayerAddress& mn, const absl::Status& status) {
+void Controller::attach_done(const LinkLayerAddress& mn, std::uint64_t sequence, const absl::Status& status) {
   const auto found = pending_attaches_.find(mn);
-  if (found == pending_attaches_.end()) return;
+  if (found == pending_attaches_.end() || found->second.sequence != sequence) return;
   auto& pending = found->second;
   pending.in_flight = false;
   if (status.ok()) {
     attaches_ok_.Increment();
     attach_latency_.Observe(
         std::chrono::duration<double>(std::chrono::steady_clock::now() - pending.arrival.heard_at_steady).count());
+    if (pending.changed) return send_attach(mn);
     pending_attaches_.erase(found);
+    // No record follows when the LM has known of this attachment all the time.
+    refresh_mn(mn.to_string());
     return;
   }
   attaches_failed_.Increment();
-  const bool try_again = absl::IsUnavailable(status) || absl::IsAborted(status) || absl::IsCancelled(status) ||
-                         absl::IsDeadlineExceeded(status) || absl::IsUnknown(status) || absl::IsInternal(status);
-  if (!try_again) {
+  if (!may_pass(status)) {
     log_warning("attach_refused", "mn", mn, "error", status.ToString());
     access_.refuse(mn, kRefusalPause);
     pending_attaches_.erase(found);
@@ -598,16 +649,20 @@ void Controller::send_detach(const Departure& departure, const v1::Generation& g
   request.set_sequence(++sequence_);
   const auto age = std::chrono::steady_clock::now() - departure.last_heard;
   *request.mutable_age() = to_proto(std::chrono::duration_cast<std::chrono::nanoseconds>(age));
-  lm_.detach(request, [this, mn, alive = alive_](const absl::Status& status) {
-    if (!*alive) return;
-    if (status.ok() || !absl::IsUnavailable(status)) {
-      // Unavailable: sent again after the next snapshot.
-      pending_detaches_.erase(mn);
-      if (!status.ok()) log_warning("detach_refused", "mn", mn, "error", status.ToString());
+  lm_.detach(request, [this, mn, generation, alive = alive_](const absl::Status& status) {
+    // What may pass is sent again after the next snapshot.
+    if (!*alive || may_pass(status)) return;
+    const auto pending = pending_detaches_.find(mn);
+    if (pending != pending_detaches_.end() && compare(pending->second.second, generation) == 0) {
+      pending_detaches_.erase(pending);
     }
+    if (!status.ok()) log_warning("detach_refused", "mn", mn, "error", status.ToString());
   });
 }
 
-void Controller::report_health() { lm_.report_health(health_); }
+void Controller::report_health() {
+  health_.set_frr(bgpd_.ok() ? injector_state_ : fmt::format("{}; {}", injector_state_, std::string(bgpd_.message())));
+  lm_.report_health(health_);
+}
 
 }  // namespace kedge::speaker

@@ -54,6 +54,9 @@ class Controller {
     Desired desired;
     // What the kernel has acknowledged.
     std::optional<Route> programmed;
+    // What the kernel was asked for last; it keeps that desire when it could not meet it at once.
+    std::optional<Route> asked;
+    bool postponed = false;
     std::uint32_t level_wanted = 0;
     // What FRR has committed; nullopt while a commit is awaited.
     std::optional<std::uint32_t> level_committed = 0;
@@ -67,7 +70,11 @@ class Controller {
   struct PendingAttach {
     Arrival arrival;
     bool in_flight = false;
+    // What has been learnt since the request under way was sent has to follow.
+    bool changed = false;
     bool replay = false;
+    // Of the request that was sent last.
+    std::uint64_t sequence = 0;
     std::chrono::milliseconds retry_after;
     std::shared_ptr<boost::asio::steady_timer> timer;
   };
@@ -106,7 +113,9 @@ class Controller {
 
   void start_attach(const Arrival& arrival);
   void send_attach(const LinkLayerAddress& mn);
-  void attach_done(const LinkLayerAddress& mn, const absl::Status& status);
+  void attach_done(const LinkLayerAddress& mn, std::uint64_t sequence, const absl::Status& status);
+  // Its departure has been seen and is not answered yet, and no younger attachment here is known.
+  bool leaving(const LinkLayerAddress& mn) const;
   void send_detach(const Departure& departure, const v1::Generation& generation);
   void report_health();
 
@@ -130,6 +139,8 @@ class Controller {
   std::map<LinkLayerAddress, std::pair<Departure, v1::Generation>> pending_detaches_;
   std::uint64_t sequence_ = 0;
   v1::SpeakerHealth health_;
+  std::string injector_state_ = "waiting for the LM";
+  absl::Status bgpd_;
 
   prometheus::Gauge& lm_connected_;
   prometheus::Counter& arrivals_;

@@ -469,6 +469,155 @@ TEST_F(ControllerTest, ADepartureOfAnMnThatIsElsewhereIsNotReported) {
   EXPECT_THAT(lm_.detaches, IsEmpty());
 }
 
+// A deliver route whose link cannot send yet stands in the kernel nevertheless.
+TEST_F(ControllerTest, WhatTheKernelPostponedIsTakenBackWhenTheMnHasGoneOn) {
+  start("ar1");
+  auto away = attached("ar2", 20, 1);
+  delivers(away, "ar2", 21);
+  snapshot({away});
+  auto home = attached("ar1", 30, 2);
+  holder(home, "ar1")->set_redirects_to("ar2");
+  holder(home, "ar2")->set_delivers(true);
+  forwarding_.failure = absl::UnavailableError("its link is coming up");
+  record(home);
+  forwarding_.failure = absl::OkStatus();
+  take();
+  auto away_again = attached("ar2", 40, 1);
+  holder(away_again, "ar1")->set_redirects_to("ar2");
+  record(away_again);
+  EXPECT_THAT(take(), Contains("kernel 2001:db8:1000::/64 redirect 2001:db8:a2::d"));
+}
+
+TEST_F(ControllerTest, WhatTheKernelPostponedIsKnownForWhatItIsWhenItComes) {
+  start("ar2");
+  snapshot({});
+  forwarding_.failure = absl::UnavailableError("its link is coming up");
+  record(attached("ar2", 20, 1));
+  auto binding = attached("ar3", 30, 2);
+  holder(binding, "ar2");  // keeps what it has: no acknowledgement of it has arrived
+  record(binding);
+  forwarding_.failure = absl::OkStatus();
+  forwarding_.on_programmed(prefix());
+  holder(binding, "ar2")->set_releasing(true);
+  revise(binding, 31);
+  take();
+  record(binding);
+  EXPECT_THAT(take(), Contains("kernel 2001:db8:1000::/64 none"));
+}
+
+TEST_F(ControllerTest, ADepartureThatTheLmMissedIsReportedWithTheNextSnapshot) {
+  start("ar2");
+  const auto binding = attached("ar2", 20, 1);
+  snapshot({binding});
+  take();
+  access_.on_departure({mn(), "eth2", v1::DETACH_REASON_LINK_DOWN, std::chrono::steady_clock::now()});
+  lm_.detach_done[0](absl::UnavailableError("LM away"));
+  snapshot({binding});
+  ASSERT_EQ(lm_.detaches.size(), 2U);
+  EXPECT_EQ(lm_.detaches[1].generation().revision(), 20U);
+  EXPECT_THAT(take(), Not(Contains(::testing::StartsWith("serve"))));
+}
+
+TEST_F(ControllerTest, AnMnThatHasLeftIsNotServedByARecordOfTheSameAttachment) {
+  start("ar2");
+  auto binding = attached("ar2", 20, 1);
+  snapshot({binding});
+  take();
+  access_.on_departure({mn(), "eth2", v1::DETACH_REASON_LINK_DOWN, std::chrono::steady_clock::now()});
+  delivers(binding, "ar2", 21);
+  record(binding);
+  EXPECT_THAT(take(), Not(Contains(::testing::StartsWith("serve"))));
+  // The LM knows of a younger attachment here: that one stands.
+  lm_.detach_done[0](absl::OkStatus());
+  record(attached("ar2", 30, 1));
+  EXPECT_THAT(take(), Contains(::testing::StartsWith("serve")));
+}
+
+TEST_F(ControllerTest, AnMnThatCameBackBeforeItsDepartureWasReportedStays) {
+  start("ar2");
+  const auto binding = attached("ar2", 20, 1);
+  snapshot({binding});
+  access_.on_departure({mn(), "eth2", v1::DETACH_REASON_LINK_DOWN, std::chrono::steady_clock::now()});
+  lm_.detach_done[0](absl::UnavailableError("LM away"));
+  access_.on_arrival(arrival());
+  ASSERT_EQ(lm_.attaches.size(), 1U);
+  take();
+  snapshot({binding});
+  EXPECT_EQ(lm_.detaches.size(), 1U);
+  EXPECT_THAT(take(), Contains(::testing::StartsWith("serve")));
+}
+
+// The Attach has overtaken the Detach, which is stale then: no record tells of it.
+TEST_F(ControllerTest, AnAttachThatChangesNothingMakesTheMnServedAgain) {
+  start("ar2");
+  snapshot({attached("ar2", 20, 1)});
+  access_.on_departure({mn(), "eth2", v1::DETACH_REASON_LINK_DOWN, std::chrono::steady_clock::now()});
+  access_.on_arrival(arrival());
+  take();
+  lm_.attach_done[0](absl::OkStatus());
+  lm_.detach_done[0](absl::OkStatus());
+  EXPECT_THAT(take(), ElementsAre("serve 02:00:00:00:00:11 eth2 2001:db8:1000::/64 deprecated"));
+}
+
+TEST_F(ControllerTest, ADepartureIsReportedAgainAfterAnErrorThatMayPass) {
+  start("ar2");
+  const auto binding = attached("ar2", 20, 1);
+  snapshot({binding});
+  access_.on_departure({mn(), "eth2", v1::DETACH_REASON_LINK_DOWN, std::chrono::steady_clock::now()});
+  lm_.detach_done[0](absl::CancelledError("the LM is stopping"));
+  snapshot({binding});
+  EXPECT_EQ(lm_.detaches.size(), 2U);
+}
+
+TEST_F(ControllerTest, WhatIsLearntOfAnMnWhileItsAttachIsUnderWayFollows) {
+  start("ar2");
+  snapshot({});
+  auto guess = arrival(v1::TRIGGER_DATA_FRAME);
+  guess.link_local_seen = false;
+  access_.on_arrival(guess);
+  auto seen = arrival(v1::TRIGGER_NEIGHBOUR_DISCOVERY);
+  seen.link_local = *Ipv6Address::parse("fe80::1234");
+  seen.interface = "eth3";
+  access_.on_arrival(seen);
+  ASSERT_EQ(lm_.attaches.size(), 1U);
+  lm_.attach_done[0](absl::OkStatus());
+  ASSERT_EQ(lm_.attaches.size(), 2U);
+  EXPECT_EQ(lm_.attaches[1].attachment().interface(), "eth3");
+  EXPECT_EQ(lm_.attaches[1].attachment().link_local(), "fe80::1234");
+  lm_.attach_done[1](absl::OkStatus());
+  EXPECT_EQ(lm_.attaches.size(), 2U);
+}
+
+TEST_F(ControllerTest, ANewSnapshotAsksBgpdAgainWhenTheLevelHasRisen) {
+  start("ar2");
+  auto moved = attached("ar3", 30, 2);
+  holder(moved, "ar2")->set_advertises_preference(1);
+  delivers(moved, "ar3", 31);
+  snapshot({moved});
+  observer_.on_superseded(prefix());
+  moved.set_preference(4);
+  revise(moved, 32);
+  take();
+  snapshot({moved});
+  const auto journal = take();
+  EXPECT_THAT(journal, Contains("watch 2001:db8:1000::/64 2001:db8:a3::1 104"));
+  EXPECT_THAT(journal, Not(Contains("ack SUPERSEDED 2001:db8:1000::/64 at 4")));
+  EXPECT_THAT(injector_->all, IsEmpty()) << "what has been withdrawn is not announced again";
+}
+
+TEST_F(ControllerTest, RecordsAfterAnInvalidWelcomeAreLeftAlone) {
+  start("ar2");
+  LmClient::Snapshot snapshot;
+  snapshot.welcome.mutable_self()->set_locator("no address");
+  snapshot.bindings.push_back(attached("ar2", 20, 1));
+  lm_.on_snapshot(snapshot);
+  record(attached("ar2", 20, 1));
+  v1::Record forget;
+  forget.mutable_forget()->set_prefix(kPrefix);
+  lm_.on_record(forget);
+  EXPECT_THAT(take(), IsEmpty());
+}
+
 TEST_F(ControllerTest, AnInvalidRecordIsSkipped) {
   start("ar2");
   snapshot({});
