@@ -62,7 +62,8 @@ class ForwardingPlane {
                                     const Ipv6Address& uplink_sid) = 0;
 
   // Programs, replaces or (nullopt) removes what the kernel holds for the prefix, without a moment in which the prefix
-  // has neither the old nor the new. OK only when the kernel has acknowledged and, to deliver, the link can send. On error the desire is kept and retried;
+  // has neither the old nor the new. OK only when the kernel has acknowledged and, to deliver, the link can send;
+  // until it can, a redirect stays in place. On error the desire is kept and retried;
   // `on_programmed` then tells of success.
   virtual absl::Status set(const Ipv6Prefix& prefix, const std::optional<Route>& route) = 0;
 

@@ -226,11 +226,21 @@ absl::Status KernelForwardingPlane::set(const Ipv6Prefix& prefix, const std::opt
   } else {
     desired_.erase(prefix);
   }
-  const auto failures = program({prefix});
   awaiting_link_.erase(prefix);
+  const bool link_coming_up = route && route->kind == Kind::kDeliver && access_interfaces_.contains(route->interface) &&
+                              !access_interfaces_[route->interface].running;
+  if (const auto held = held_.find(prefix);
+      link_coming_up && held != held_.end() && held->second.mobile == Kind::kRedirect) {
+    // Where it leads still delivers, and the kernel drops what it is to send on a link that is coming up.
+    awaiting_link_.insert(prefix);
+    pending_.erase(prefix);
+    return absl::UnavailableError(
+        absl::StrCat("the redirect stays until ", route->interface, " can send: its link is coming up"));
+  }
+  const auto failures = program({prefix});
   if (failures.empty()) {
     pending_.erase(prefix);
-    if (route && route->kind == Kind::kDeliver && !access_interfaces_[route->interface].running) {
+    if (link_coming_up && !access_interfaces_[route->interface].running) {
       awaiting_link_.insert(prefix);
       return absl::UnavailableError(
           absl::StrCat("the route is programmed, but ", route->interface, " cannot send yet: its link is coming up"));
@@ -630,7 +640,16 @@ void KernelForwardingPlane::announce_running(const std::string& name) {
       ready.push_back(prefix);
     }
   }
-  for (const auto& prefix : ready) awaiting_link_.erase(prefix);
+  std::vector<Ipv6Prefix> redirected;
+  for (const auto& prefix : ready) {
+    awaiting_link_.erase(prefix);
+    const auto held = held_.find(prefix);
+    if (held == held_.end() || held->second.mobile != Kind::kDeliver) redirected.push_back(prefix);
+  }
+  for (const auto& [prefix, status] : program(redirected)) {
+    pending_[prefix] = true;
+    schedule_repair(kFirstBackoff);
+  }
   // Callbacks may call back, and may even end this object.
   boost::asio::post(executor_, [this, alive = std::weak_ptr<KernelForwardingPlane*>(self_), ready] {
     for (const auto& prefix : ready) {

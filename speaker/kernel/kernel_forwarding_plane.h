@@ -98,7 +98,8 @@ class KernelForwardingPlane final : public ForwardingPlane {
   void on_message(Bytes message);
   void on_link(const KernelLink& link, bool gone);
   void on_route(const KernelRoute& route, bool gone);
-  // The link can send: tells of the deliver routes that waited for it.
+  // The link can send: programs the deliver routes that waited for it where a redirect stood, and tells of all that
+  // waited.
   void announce_running(const std::string& name);
   // Marks what stood on the interface.
   void mark_interface(const std::string& name);
@@ -119,7 +120,7 @@ class KernelForwardingPlane final : public ForwardingPlane {
   std::map<Ipv6Prefix, Held> held_;
   // To be programmed; true: its set() has failed, so on_programmed is to be called.
   std::map<Ipv6Prefix, bool> pending_;
-  // Deliver routes that stand in the kernel, on links that cannot send yet.
+  // Deliver routes on links that cannot send yet. They stand in the kernel already, unless a redirect does.
   std::set<Ipv6Prefix> awaiting_link_;
   std::map<NeighbourKey, int> neighbours_;
   std::set<NeighbourKey> unused_neighbours_;
