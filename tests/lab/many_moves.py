@@ -7,6 +7,7 @@ Example: tests/lab/many_moves.py --moves 200 [--gap 0] [--topology three-routers
 
 import argparse
 import collections
+import datetime
 import json
 import os
 import pathlib
@@ -35,6 +36,30 @@ def losses_of(flow, move):
         for name, side in (("cn>mn", "a_to_b"), ("mn>cn", "b_to_a"))
         for loss in report[side]["losses"]
     ]
+
+
+class CoreRoutes:
+    """When the kernels of the core routers changed a prefix's route, by `ip monitor`."""
+
+    def __init__(self, lab, cores, prefix):
+        self._lab, self._prefix = lab, prefix
+        self._processes = {core: lab.start(core, "stdbuf", "-oL", "ip", "-6", "-ts", "monitor", "route") for core in cores}
+        self._changes = {}
+
+    def stop(self):
+        for core, process in self._processes.items():
+            process.terminate()
+            # [2026-01-31T12:00:00.123456] [Deleted] PREFIX nhid 7 via ADDRESS dev INTERFACE ...
+            lines = (line.split() for line in process.communicate(timeout=10)[0].splitlines())
+            self._changes[core] = [
+                (int(datetime.datetime.fromisoformat(words[0].strip("[]")).timestamp() * 1e9) - self._lab.wall_offset_ns, words[1:])
+                for words in lines if self._prefix in words
+            ]  # fmt: skip
+
+    def first(self, core, move):
+        """Milliseconds after the move's first link change until the core's first change of the route; None when there was none."""
+        origin = move["events"][0]["ns"]
+        return next(((at - origin) / 1e6 for at, _ in self._changes[core] if origin <= at < move["window"][1]), None)
 
 
 def targets(routers, moves, seed):
@@ -67,6 +92,7 @@ def main():
             events = scenarios.Events(lab)
             prefix = lab.prefix_of(lab.mn_address())
             flow = scenarios.Flow(lab, folder, rate=arguments.rate, peer=arguments.peer, peer_address=PEERS[arguments.peer])
+            core_routes = CoreRoutes(lab, cores, prefix)
             moves = []
             try:
                 for target in targets(lab.access_routers(), arguments.moves, arguments.seed):
@@ -77,6 +103,12 @@ def main():
                 raise
             checked = order.check_order(events.all(), prefix)
             show(flow, moves)
+            core_routes.stop()
+            for to in sorted({move["to"] for move in moves}):
+                for core in cores:
+                    found = [ms for move in moves if move["to"] == to and (ms := core_routes.first(core, move)) is not None]
+                    if found:
+                        print(f"  moves to {to}: {core}'s kernel changes the route after {statistics.median(found):.1f} ms (median of {len(found)})")
             print(f"redirects checked: {checked}, none was programmed before its target delivered")
             held = lab.binding(prefix)
             print("end state:", held["state"], "at", held["attached_ar"], "holders", [h["ar"] for h in held["holders"]])
@@ -89,11 +121,14 @@ def show(flow, moves):
     total = collections.Counter()
     stages = collections.defaultdict(list)
     gaps, send_gaps = [], []
+    early = 0
     lost_towards = collections.defaultdict(list)
     for number, move in enumerate(moves):
         report, losses = losses_of(flow, move)
         gaps.append(max(report[side]["longest_gap_ms"] for side in ("a_to_b", "b_to_a")))
         send_gaps.append(max(report[side]["longest_send_gap_ms"] for side in ("a_to_b", "b_to_a")))
+        heard = [step["ns"] for step in move["events"] if step["event"] == "ra_heard"]
+        early += bool(heard) and (heard[0] - move["events"][0]["ns"]) / 1e6 < (move["timeline"]["deliver_programmed"] or 0)
         lost_towards[move["to"]].append(report["a_to_b"]["lost"])
         for name, side in (("cn>mn", "a_to_b"), ("mn>cn", "b_to_a")):
             total[name + " sent"] += report[side]["sent"]
@@ -106,6 +141,7 @@ def show(flow, moves):
     print(f"{len(moves)} moves:", dict(total))
     print(f"longest gap of a move: median {statistics.median(gaps):.1f} ms, most {max(gaps):.1f} ms")
     print(f"longest pause of a sender itself: {max(send_gaps):.1f} ms")
+    print(f"router advertisements heard before the access router delivered: {early}")
     for router, values in sorted(lost_towards.items()):
         print(f"  cn>mn, moves to {router}: n={len(values)} lost min {min(values)} median {statistics.median(values)} max {max(values)}")
     for stage, values in stages.items():
