@@ -1,6 +1,7 @@
 """What access routers and the core hold, compared with what the bindings say that they should hold: the kernel's tables, the tagged static
 routes in FRR, and the core's BGP table, each of them exactly."""
 
+import ipaddress
 import json
 import time
 
@@ -49,12 +50,13 @@ def _held_by_frr(lab, ar):
     return {line[2]: int(line[line.index("tag") + 1]) for line in words}
 
 
-def _held_by_bgp(lab, node):
-    """Prefix -> sorted (next hop, local preference) of all valid paths."""
+def _held_by_bgp(lab, node, pools):
+    """Prefix -> sorted (next hop, local preference) of all valid paths, of what lies in the pools."""
     table = json.loads(lab.output(node, "vtysh", "-c", "show bgp ipv6 unicast json") or "{}")
     return {
         prefix: sorted((path["nexthops"][0]["ip"], path.get("locPrf")) for path in paths)
         for prefix, paths in table.get("routes", {}).items()
+        if any(ipaddress.ip_network(prefix).subnet_of(pool) for pool in pools)
     }
 
 
@@ -114,7 +116,7 @@ def differences(lab, core="core"):
     actual = {
         "kernel": {name: _held_by_kernel(lab, name) for name in infos},
         "frr": {name: _held_by_frr(lab, name) for name in infos},
-        "bgp": _held_by_bgp(lab, core),
+        "bgp": _held_by_bgp(lab, core, [ipaddress.ip_network(pool) for info in infos.values() for pool in info["pools"]]),
         "holders": {b["prefix"]: {holder["ar"] for holder in b["holders"]} for b in bindings},
     }
     wanted, held = _flat(desired), _flat(actual)

@@ -13,6 +13,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import scenario  # noqa: E402  pylint: disable=wrong-import-position
 
 HANDOVER = scenario.REPOSITORY / "containerlab" / "handover"
+THREE_ROUTERS = scenario.REPOSITORY / "containerlab" / "three-routers"
 
 
 def lab_name(request, suffix=""):
@@ -31,6 +32,13 @@ def root():
 def handover_lab(root, request):
     """A scenario.Scenario of the handover topology with the daemons of the build folder (KEDGE_BUILD_DIR)."""
     with scenario.lab_up(HANDOVER, lab_name(request)) as up:
+        yield up
+
+
+@pytest.fixture(scope="module")
+def three_routers_lab(root, request):
+    """A scenario.Scenario of two mobile nodes between three access routers."""
+    with scenario.lab_up(THREE_ROUTERS, lab_name(request)) as up:
         yield up
 
 

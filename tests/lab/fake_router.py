@@ -1,5 +1,5 @@
 #!/usr/bin/python3 -I
-"""Answers every router solicitation on an interface with a router advertisement to all nodes. Prints a line once it listens.
+"""Answers every router solicitation on an interface with a router advertisement to all nodes, with a prefix. Prints a line once it listens.
 
 Usage: fake_router.py INTERFACE
 """
@@ -22,5 +22,8 @@ while True:
     message, source = icmp.recvfrom(2048)
     if message[0] == ROUTER_SOLICITATION:
         # RFC 4861, 4.2: hop limit, flags, router lifetime, reachable time, retransmission timer.
-        icmp.sendto(struct.pack("!BBHBBHII", ROUTER_ADVERTISEMENT, 0, 0, 64, 0, 1800, 0, 0), ("ff02::1", 0, 0, index))
+        header = struct.pack("!BBHBBHII", ROUTER_ADVERTISEMENT, 0, 0, 64, 0, 1800, 0, 0)
+        # 4.6.2: on link, for no addresses.
+        option = struct.pack("!BBBBIII16s", 3, 4, 64, 0x80, 7200, 1800, 0, socket.inet_pton(socket.AF_INET6, "2001:db8:ffff::"))
+        icmp.sendto(header + option, ("ff02::1", 0, 0, index))
         print(f"answered {source[0]}", flush=True)

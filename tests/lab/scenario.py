@@ -109,18 +109,18 @@ def stop_process(process, number=signal.SIGTERM):
 
 
 class Flow:
-    """A numbered flow in both directions between cn and a mobile node's address."""
+    """A numbered flow in both directions between a peer, the node cn unless told, and a mobile node's address. In reports `a` is the peer."""
 
-    def __init__(self, scenario, folder, mn="mn1", mn_address=None, rate=1000, port=9000, size=200):
+    def __init__(self, scenario, folder, mn="mn1", mn_address=None, rate=1000, port=9000, size=200, peer="cn", peer_address=CN_ADDRESS):
         self.folder = pathlib.Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.files = {"cn": self.folder / "cn.json", "mn": self.folder / "mn.json"}
         address = mn_address or scenario.mn_address(mn)
         common = ["--rate", str(rate), "--port", str(port), "--size", str(size)]
         self._ends = {
-            "cn": scenario.start("cn", "flow_probe", "run", "--local", CN_ADDRESS, "--remote", address, *common,
+            "cn": scenario.start(peer, "flow_probe", "run", "--local", peer_address, "--remote", address, *common,
                                  "--name", "cn", "--report", str(self.files["cn"])),
-            "mn": scenario.start(mn, "flow_probe", "run", "--local", address, "--remote", CN_ADDRESS, *common,
+            "mn": scenario.start(mn, "flow_probe", "run", "--local", address, "--remote", peer_address, *common,
                                  "--name", "mn", "--report", str(self.files["mn"])),
         }  # fmt: skip
         for name, end in self._ends.items():
@@ -157,6 +157,9 @@ class Scenario:
         self._processes = []
         # The machine's clocks: events carry wall-clock times, flows monotonic ones.
         self.wall_offset_ns = time.time_ns() - time.monotonic_ns()
+
+    def nodes(self):
+        return list(self.lab.nodes)
 
     def run(self, node, *command, check=True, timeout=60):
         result = self.lab.run(node, [str(word) for word in command], timeout=timeout)
@@ -241,6 +244,11 @@ class Scenario:
 
     def prefix_of(self, address):
         return self.json("lm", "kedgectl", "binding", address, "-o", "json")["prefix"]
+
+    def access_routers(self, mn="mn1"):
+        """Those that the mobile node has a port to."""
+        lines = (line.split("#")[0].split() for line in self.output(mn, "cat", "/etc/kedge/ports").splitlines())
+        return [words[0] for words in lines if words]
 
     def move(self, events, target, prefix, gap_ms=None, mn="mn1", seconds=60):
         """Moves the mobile node and waits until the prefix's binding has settled. Returns what happened, with `window`: from before

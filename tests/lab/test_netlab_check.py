@@ -144,8 +144,9 @@ def test_waiting_without_a_circle_is_no_error(check):
     assert check(changed(change)).returncode == 0
 
 
-def test_the_handover_lab_has_no_errors(netlab):
-    result = netlab("check", HANDOVER)
+@pytest.mark.parametrize("name", ["handover", "three-routers", "two-cores", "two-cores-path", "two-cores-tunnels"])
+def test_the_labs_have_no_errors(netlab, name):
+    result = netlab("check", HANDOVER.parent / name)
     assert result.returncode == 0, result.stderr
 
 

@@ -240,6 +240,43 @@ TEST_F(ForwardingPlaneTest, ProgramsLaterWhatFailedForLackOfTheInterface) {
   EXPECT_THAT(t.ping(), HasSubstr(" 0% packet loss"));
 }
 
+TEST_F(ForwardingPlaneTest, KeepsARedirectUntilTheLinkCanSend) {
+  auto& t = *topology_;
+  ASSERT_OK(t.ar2.set(t.mobile_prefix, t.deliver()));
+  t.mn1.shell("ip link set eth down");
+  // Until the plane has noticed, it takes the link for one that can send.
+  ASSERT_TRUE(eventually([&] {
+    return t.ar1.set(t.mobile_prefix, t.redirect(t.ar2)).ok() &&
+           t.ar1.set(t.mobile_prefix, t.deliver()).code() == absl::StatusCode::kUnavailable;
+  }));
+  EXPECT_THAT(t.ar1.mobile_table(), HasSubstr("dev kx0"));
+  EXPECT_THAT(t.ping(), HasSubstr(" 0% packet loss"));
+
+  t.mn1.shell("ip link set eth up");
+  EXPECT_TRUE(eventually([&] { return t.ar1.space.run([&] { return !t.ar1.programmed.empty(); }); }));
+  EXPECT_THAT(t.ar1.space.run([&] { return t.ar1.programmed; }), Contains(t.mobile_prefix));
+  EXPECT_THAT(t.ar1.mobile_table(), HasSubstr("via fe80::11 dev acc"));
+}
+
+// An attempt to deliver that was given up leaves nothing to be programmed later.
+TEST_F(ForwardingPlaneTest, ForgetsADeliveryThatWaitsForTheLinkWhenTheRedirectIsWantedAgain) {
+  auto& t = *topology_;
+  ASSERT_OK(t.ar2.set(t.mobile_prefix, t.deliver()));
+  t.mn1.shell("ip link set eth down");
+  // Until the plane has noticed, it takes the link for one that can send.
+  ASSERT_TRUE(eventually([&] {
+    return t.ar1.set(t.mobile_prefix, t.redirect(t.ar2)).ok() &&
+           t.ar1.set(t.mobile_prefix, t.deliver()).code() == absl::StatusCode::kUnavailable;
+  }));
+  ASSERT_OK(t.ar1.set(t.mobile_prefix, t.redirect(t.ar2)));
+  t.mn1.shell("ip link set eth up");
+  EXPECT_TRUE(
+      eventually([&] { return t.ar1.space.shell("ip link show dev acc").find("LOWER_UP") != std::string::npos; }));
+  EXPECT_THAT(t.ping(), HasSubstr(" 0% packet loss"));
+  EXPECT_TRUE(t.ar1.space.run([&] { return t.ar1.programmed.empty(); }));
+  EXPECT_THAT(t.ar1.mobile_table(), HasSubstr("dev kx0"));
+}
+
 TEST_F(ForwardingPlaneTest, RefusesAnInterfaceThatIsNoAccessInterface) {
   auto& t = *topology_;
   auto route = t.deliver();

@@ -1,0 +1,278 @@
+"""Shapes of movement beyond one move that is left to settle: two mobile nodes between three access routers, with a numbered flow running. However
+the moves follow each other, a planned move loses nothing, and at the end kernel, FRR and BGP hold what the bindings say and nothing else."""
+
+import concurrent.futures
+import contextlib
+import json
+import time
+
+import pytest
+import scenario as scenarios
+from audit import audit
+
+# Milliseconds with both links: far more than an access router and the LM take, far less than BGP does.
+OVERLAP = 50
+COMMITTED, SETTLED, DETACHED = "EVENT_TYPE_ATTACH_COMMITTED", "EVENT_TYPE_SETTLED", "EVENT_TYPE_DETACHED"
+
+
+@pytest.fixture(name="lab", scope="module")
+def fixture_lab(three_routers_lab):
+    three_routers_lab.wait_synced()
+    return three_routers_lab
+
+
+@pytest.fixture(name="events", scope="module")
+def fixture_events(lab):
+    events = scenarios.Events(lab)
+    yield events
+    events.close()
+
+
+class Mobile:
+    """A mobile node and the prefix that it has from its home access router."""
+
+    def __init__(self, lab, events, name, home, within):
+        self.lab, self.events, self.name, self.home = lab, events, name, home
+        self.address = lab.mn_address(name, within)
+        self.prefix = lab.prefix_of(self.address)
+        # What `move` did to the links, of all moves made here.
+        self.steps = []
+
+    def at(self):
+        return self.lab.binding(self.prefix).get("attached_ar")
+
+    def settled(self):
+        return self.lab.binding(self.prefix)["state"] == "BINDING_STATE_SETTLED"
+
+    def go(self, *targets_and_options):
+        """The links change, to each target in turn, and nobody waits for what the network does about it. Gives what `move` says of each."""
+        done = [json.loads(line) for line in self.lab.output(self.name, "move", *targets_and_options).splitlines()]
+        self.steps += [step for one in done for step in one["events"]]
+        return done
+
+    def move(self, target):
+        """A planned move, until it has settled."""
+        done = self.lab.move(self.events, target, self.prefix, mn=self.name)
+        self.steps += done["events"]
+        return done
+
+    def around(self, begin_ns, end_ns):
+        """What happened to the node and its prefix between two times of the monotonic clock: (milliseconds after the first, what)."""
+        found = [(step["ns"], f"{step['event']} {step['ar']}") for step in self.steps]
+        for event in self.events.all():
+            if event.get("prefix") == self.prefix:
+                at = scenarios.timestamp_ns(event["at"]) - self.lab.wall_offset_ns
+                found.append((at, f"{event['type'].removeprefix('EVENT_TYPE_').lower()} {event['ar']} {event.get('detail', '')}".strip()))
+        return [f"{(at - begin_ns) / 1e6:.1f} {what}" for at, what in sorted(found) if begin_ns <= at <= end_ns]
+
+    def wait_attached(self, target, since, seconds=15):
+        return self.events.wait(
+            f"{self.prefix} attached at {target}",
+            lambda e: e["type"] == COMMITTED and e["ar"] == target and e.get("prefix") == self.prefix, seconds, since,
+        )  # fmt: skip
+
+    def wait_settled(self, target):
+        scenarios.wait_until(f"{self.name} settled at {target}", lambda: self.at() == target and self.settled(), seconds=30)
+
+
+@pytest.fixture(name="mn1", scope="module")
+def fixture_mn1(lab, events):
+    return Mobile(lab, events, "mn1", "ar1", "2001:db8:1000:")
+
+
+@pytest.fixture(name="mn2", scope="module")
+def fixture_mn2(lab, events):
+    return Mobile(lab, events, "mn2", "ar2", "2001:db8:2000:")
+
+
+@pytest.fixture(name="at_home", autouse=True)
+def fixture_at_home(lab, mn1, mn2):
+    """Both mobile nodes at home and everything at rest, before each test."""
+    for mobile in (mn1, mn2):
+        if mobile.at() != mobile.home:
+            # Whatever the test before has left of its links.
+            mobile.go(mobile.home, "--gap", "0")
+        mobile.wait_settled(mobile.home)
+    audit(lab)
+
+
+@contextlib.contextmanager
+def flow_to(lab, folder, mobile, port=9000, **options):
+    flow = scenarios.Flow(lab, folder / f"{mobile.name}-{port}", mn=mobile.name, mn_address=mobile.address, port=port, **options)
+    try:
+        yield flow
+    finally:
+        flow.abort()
+
+
+def finish(capsys, request, *mobiles, **flows):
+    """Stops the flows, prints a line, and returns packets lost in both directions of each. `mobiles`: whose moves explain the losses."""
+    lost = {}
+    texts = []
+    for name, flow in flows.items():
+        flow.stop()
+        report = flow.report()
+        down, up = report["a_to_b"], report["b_to_a"]
+        assert down["sent"] > 50 and up["sent"] > 50
+        lost[name] = down["lost"] + up["lost"]
+        pause = max(down["longest_send_gap_ms"], up["longest_send_gap_ms"])
+        texts.append(
+            f"{name} lost {down['lost']} of {down['sent']} and {up['lost']} of {up['sent']}, longest gap "
+            f"{max(down['longest_gap_ms'], up['longest_gap_ms']):.1f} ms (sender's own {pause:.1f} ms)"
+        )
+        for loss in [*down["losses"], *up["losses"]]:
+            # Half a second before the first lost packet until shortly after the last.
+            begin = report["base_ns"] + int(loss["sent_at_ms"] * 1e6) - 500_000_000
+            texts.append(
+                f"\n  {loss['count']} lost after 500.0 ms of: "
+                + "; ".join(f"{mobile.name}: {', '.join(mobile.around(begin, begin + 700_000_000))}" for mobile in mobiles)
+            )
+    with capsys.disabled():
+        print(f"\n{request.node.name}: {'; '.join(texts)}")
+    return lost
+
+
+def test_a_third_access_router_before_the_second_move_has_settled(lab, events, mn1, tmp_path, capsys, request):
+    with flow_to(lab, tmp_path, mn1) as flow:
+        since = events.count()
+        mn1.go("ar2", "ar3", "--overlap", OVERLAP)
+        mn1.wait_attached("ar3", since)
+        mn1.wait_settled("ar3")
+        before = [e for e in events.all()[since:] if e.get("prefix") == mn1.prefix]
+        assert not any(e["type"] == SETTLED and e["ar"] == "ar2" for e in before), "the first move had settled: nothing was shown"
+        audit(lab)
+        assert finish(capsys, request, mn1, cn_mn1=flow) == {"cn_mn1": 0}
+    assert lab.bgp_best("core", mn1.prefix) == ("2001:db8:a3::1", 101)
+
+
+def test_a_tour_of_all_access_routers_without_a_rest(lab, mn1, tmp_path, capsys, request):
+    with flow_to(lab, tmp_path, mn1) as flow:
+        mn1.go("ar2", "ar3", "ar1", "ar3", "ar2", "ar1", "ar2", "--overlap", OVERLAP)
+        mn1.wait_settled("ar2")
+        audit(lab)
+        assert finish(capsys, request, mn1, cn_mn1=flow) == {"cn_mn1": 0}
+
+
+@pytest.mark.parametrize("overlap", [100, OVERLAP])
+def test_ping_pong(lab, mn1, tmp_path, capsys, request, overlap):
+    with flow_to(lab, tmp_path, mn1) as flow:
+        mn1.go(*("ar2", "ar1") * 5, "ar2", "--overlap", overlap)
+        mn1.wait_settled("ar2")
+        audit(lab)
+        assert finish(capsys, request, mn1, cn_mn1=flow) == {"cn_mn1": 0}
+
+
+def test_two_mobile_nodes_in_opposite_directions_at_once(lab, mn1, mn2, tmp_path, capsys, request):
+    with flow_to(lab, tmp_path, mn1) as one, flow_to(lab, tmp_path, mn2, port=9001) as two, concurrent.futures.ThreadPoolExecutor(2) as both:
+        for targets in (("ar2", "ar1"), ("ar1", "ar2"), ("ar2", "ar1")):
+            for done in [both.submit(mobile.move, target) for mobile, target in zip((mn1, mn2), targets)]:
+                done.result()
+        audit(lab)
+        assert finish(capsys, request, mn1, mn2, cn_mn1=one, cn_mn2=two) == {"cn_mn1": 0, "cn_mn2": 0}
+
+
+def test_two_moves_in_flight_at_once(lab, mn1, mn2, tmp_path, capsys, request):
+    """To the same access router, and on before either has settled."""
+    with flow_to(lab, tmp_path, mn1) as one, flow_to(lab, tmp_path, mn2, port=9001) as two, concurrent.futures.ThreadPoolExecutor(2) as both:
+        tours = {mn1: ("ar3", "ar2", "ar3"), mn2: ("ar3", "ar1", "ar3")}
+        for done in [both.submit(mobile.go, *tour, "--overlap", OVERLAP) for mobile, tour in tours.items()]:
+            done.result()
+        for mobile in (mn1, mn2):
+            mobile.wait_settled("ar3")
+        audit(lab)
+        assert finish(capsys, request, mn1, mn2, cn_mn1=one, cn_mn2=two) == {"cn_mn1": 0, "cn_mn2": 0}
+
+
+def test_mobile_node_to_mobile_node_while_one_moves(lab, mn1, mn2, tmp_path, capsys, request):
+    with flow_to(lab, tmp_path, mn1, peer=mn2.name, peer_address=mn2.address) as flow:
+        # ar2: where the other is at home. ar3: both away from each other. Then home.
+        for target in ("ar2", "ar3", "ar1"):
+            mn1.move(target)
+        audit(lab)
+        assert finish(capsys, request, mn1, mn2, mn2_mn1=flow) == {"mn2_mn1": 0}
+
+
+def test_mobile_node_to_mobile_node_while_both_move(lab, mn1, mn2, tmp_path, capsys, request):
+    with flow_to(lab, tmp_path, mn1, peer=mn2.name, peer_address=mn2.address) as flow, concurrent.futures.ThreadPoolExecutor(2) as both:
+        for targets in (("ar2", "ar1"), ("ar3", "ar3"), ("ar1", "ar2")):
+            for done in [both.submit(mobile.move, target) for mobile, target in zip((mn1, mn2), targets)]:
+                done.result()
+        audit(lab)
+        assert finish(capsys, request, mn1, mn2, mn2_mn1=flow) == {"mn2_mn1": 0}
+
+
+def test_attach_without_detach_moves_the_prefix_although_the_old_link_stays(lab, events, mn1, tmp_path, capsys, request):
+    with flow_to(lab, tmp_path, mn1) as flow:
+        since = events.count()
+        moving = lab.start("mn1", "move", "ar2", "--overlap", "4000")
+        committed = mn1.wait_attached("ar2", since)
+        mn1.wait_settled("ar2")
+        # Both links are up still, and the new one is where the prefix stays.
+        assert moving.poll() is None, "the old link went before the move had settled"
+        assert lab.bgp_best("core", mn1.prefix) == ("2001:db8:a2::1", 101)
+        generation = lab.binding(mn1.prefix)["generation"]
+        assert moving.wait(timeout=30) == 0
+        # A detach at the old access router, late: it changes nothing.
+        audit(lab)
+        assert mn1.at() == "ar2"
+        assert [e for e in events.all()[since:] if e["type"] == DETACHED and e.get("prefix") == mn1.prefix] == []
+        assert generation["revision"] >= committed["generation"]["revision"]
+        assert finish(capsys, request, mn1, cn_mn1=flow) == {"cn_mn1": 0}
+
+
+def test_detach_without_attach_is_answered_as_unreachable_and_a_return_serves_again(lab, events, mn1, tmp_path, capsys, request):
+    mn1.move("ar2")
+    with flow_to(lab, tmp_path, mn1) as flow:
+        since = events.count()
+        lab.run("mn1", "ip", "link", "set", "eth2", "down")
+        events.wait("detached", lambda e: e["type"] == DETACHED and e.get("prefix") == mn1.prefix, since=since)
+        audit(lab)
+        assert lab.bgp_best("core", mn1.prefix) is None
+        mn1.go("ar3", "--gap", "0")
+        mn1.wait_settled("ar3")
+        scenarios.wait_until("it is reached again", lambda: lab.run("cn", "ping", "-6", "-c", "1", "-W", "1", mn1.address, check=False).returncode == 0)
+        audit(lab)
+        served = time.monotonic_ns()
+        mn1.move("ar1")
+        home = time.monotonic_ns()
+        finish(capsys, request, cn_mn1=flow)
+        whole, report = flow.report(), flow.report((served, home))
+        # ICMPv6's Destination Unreachable (RFC 4443, 3.1) is type 1.
+        assert any(kind.startswith("1/") for kind in whole["a"]["icmp_errors"]), whole["a"]
+        assert (report["a_to_b"]["lost"], report["b_to_a"]["lost"]) == (0, 0)
+
+
+def test_the_same_mn_id_at_two_access_routers_belongs_to_the_newest(lab, events, mn1, mn2, capsys, request):
+    """Another node with mn1's MAC address comes up at ar3 while mn1 is at ar1: a clone, or a node that left without a trace."""
+    identity = lab.output("mn1", "cat", "/sys/class/net/br0/address").strip()
+    own = lab.output("mn2", "cat", "/sys/class/net/br0/address").strip()
+    since = events.count()
+    # mn2's link goes first, so that its own prefix is out of the game.
+    lab.run("mn2", "ip", "link", "set", "eth2", "down")
+    events.wait("mn2 detached", lambda e: e["type"] == DETACHED and e.get("prefix") == mn2.prefix, since=since)
+    lab.run("mn2", "ip", "link", "set", "br0", "address", identity)
+    try:
+        mn2.go("ar3", "--gap", "0", "--wait", "2000")
+        mn1.wait_attached("ar3", since)
+        mn1.wait_settled("ar3")
+        audit(lab)
+        assert lab.bgp_best("core", mn1.prefix) == ("2001:db8:a3::1", 101)
+        # mn1 speaks again, as a node that comes to a link does: now it is the newest.
+        mn1.go("ar1", "--gap", "0")
+        mn1.wait_settled("ar1")
+        audit(lab)
+    finally:
+        lab.run("mn2", "ip", "link", "set", "eth3", "down")
+        lab.run("mn2", "ip", "link", "set", "br0", "address", own)
+    with capsys.disabled():
+        print(f"\n{request.node.name}: newest won, twice")
+
+
+def test_return_home_leaves_no_host_of_the_prefix_but_home(lab, mn1, tmp_path, capsys, request):
+    with flow_to(lab, tmp_path, mn1) as flow:
+        for target in ("ar2", "ar3", "ar1"):
+            mn1.move(target)
+        audit(lab)
+        assert finish(capsys, request, mn1, cn_mn1=flow) == {"cn_mn1": 0}
+    assert lab.bgp_best("core", mn1.prefix) is None
+    assert [h["ar"] for h in lab.binding(mn1.prefix)["holders"]] == ["ar1"]
