@@ -8,6 +8,7 @@
 #include "common/ipv6.h"
 #include "common/link_layer_address.h"
 #include "fmt/format.h"
+#include "kedgectl/policy_arguments.h"
 
 namespace kedge::kedgectl {
 namespace {
@@ -18,6 +19,8 @@ constexpr const char* kExamples = R"(Examples:
   kedgectl bindings --ar ar2                   every prefix whose mobile node is attached to ar2
   kedgectl binding 2001:db8:8818:1::5          where the node with this address is, and who holds what for it
   kedgectl watch --prefix 2001:db8:8818:1::/64 each step of this prefix's moves, as it happens
+  kedgectl policy set --mn 02:00:00:00:00:11 mode=redirect
+  kedgectl node drain ar1                      no new mobile nodes there, and its anchors move away
   kedgectl -o json bindings | jq -r '.bindings[].prefix'
 
 )";
@@ -40,6 +43,22 @@ constexpr const char* kWatchExamples = R"(Examples:
   kedgectl watch --from-start --count 20       the first 20 events that the server still keeps
   kedgectl watch --after 4711 --follow         go on after event 4711, also through restarts of the server
   kedgectl watch -o json | jq -c 'select(.type == "EVENT_TYPE_SETTLED")'
+
+)";
+
+constexpr const char* kPolicyExamples = R"(Examples:
+  kedgectl policy set --mn 02:00:00:00:00:11 mode=redirect direct_uplink=true
+  kedgectl policy set --mn 02:00:00:00:00:11 fixed_prefixes=2001:db8:1:f0::/64@ar1 allowed_ars=ar1,ar2
+  kedgectl policy set --default relocate_after=30s serve_unknown=false
+  kedgectl policy set --ar ar2 mode=             inherited again
+  kedgectl policy show 02:00:00:00:00:11         what holds for this node, and which scope says so
+  kedgectl policy delete --ar ar2
+
+)";
+
+constexpr const char* kNodeExamples = R"(Examples:
+  kedgectl node drain ar1                      progress: kedgectl nodes
+  kedgectl node undrain ar1
 
 )";
 
@@ -131,6 +150,13 @@ class Parser {
     if (binding_app_->parsed()) line_.command = binding_;
     if (watch_app_->parsed()) line_.command = watch_;
     if (nodes_app_->parsed()) line_.command = NodesCommand{};
+    if (policy_list_->parsed()) line_.command = PolicyListCommand{};
+    if (policy_show_->parsed()) line_.command = show_;
+    if (policy_set_->parsed()) line_.command = read_set();
+    if (policy_delete_->parsed()) line_.command = PolicyDeleteCommand{scope()};
+    if (drain_->parsed()) line_.command = DrainCommand{node_, true};
+    if (undrain_->parsed()) line_.command = DrainCommand{node_, false};
+    if (detach_->parsed()) line_.command = DetachCommand{mn_id_};
     return line_;
   }
 
@@ -164,7 +190,70 @@ class Parser {
     return command;
   }
 
+  v1::PolicyScope scope() const {
+    v1::PolicyScope scope;
+    const int given = (mn_id_.empty() ? 0 : 1) + (ar_.empty() ? 0 : 1) + (defaults_ ? 1 : 0);
+    if (given != 1) throw CLI::ValidationError("one of --mn, --ar and --default is needed");
+    if (!mn_id_.empty()) scope.set_mn_id(mn_id_);
+    if (!ar_.empty()) scope.set_ar(ar_);
+    if (defaults_) scope.set_defaults(true);
+    return scope;
+  }
+
+  PolicySetCommand read_set() const {
+    PolicySetCommand command;
+    *command.request.mutable_scope() = scope();
+    const auto status = read_policy_arguments(values_, &command.request);
+    if (!status.ok()) throw CLI::ValidationError(std::string(status.message()));
+    return command;
+  }
+
+  CLI::Option* add_mn_target(CLI::App* app, std::string* value) {
+    return app
+        ->add_option_function<std::string>(
+            "mn", [value](const std::string& text) { *value = canonical_mn_id(text); }, "The mobile node")
+        ->required()
+        ->type_name("ID");
+  }
+
+  void add_scope(CLI::App* app) {
+    app->add_option_function<std::string>(
+           "--mn", [this](const std::string& text) { mn_id_ = canonical_mn_id(text); }, "Of this mobile node")
+        ->type_name("ID");
+    app->add_option("--ar", ar_, "Of this access router")->type_name("NAME");
+    app->add_flag("--default", defaults_, "Of all others");
+  }
+
+  CLI::App* add_part(CLI::App* app, const char* name, const char* what) {
+    return app->add_subcommand(name, what)->fallthrough();
+  }
+
+  void add_changes() {
+    auto* policy = add_command("policy", "What is decided about mobile nodes", kPolicyExamples);
+    policy->require_subcommand(1);
+    policy_list_ = add_part(policy, "list", "Policies that are set");
+    policy_show_ = add_part(policy, "show", "What holds for a mobile node, and which scope says so");
+    add_mn_target(policy_show_, &show_.mn_id);
+    policy_show_->add_option("--ar", show_.ar, "As if it were attached there")->type_name("NAME");
+    policy_set_ = add_part(policy, "set", "Set some fields; others stay");
+    add_scope(policy_set_);
+    policy_set_->add_option("values", values_, "Fields; without a value: inherited again")->type_name("KEY=VALUE");
+    policy_delete_ = add_part(policy, "delete", "Delete the policy of a scope");
+    add_scope(policy_delete_);
+
+    auto* node = add_command("node", "Take an access router out of service, and back", kNodeExamples);
+    node->require_subcommand(1);
+    drain_ = add_part(node, "drain", "No new mobile nodes, and anchors move away");
+    undrain_ = add_part(node, "undrain", "Back in service");
+    for (auto* app : {drain_, undrain_}) {
+      app->add_option("ar", node_, "The access router")->required()->type_name("NAME");
+    }
+    detach_ = add_command("detach", "End a mobile node's attachment; it may come again", "");
+    add_mn_target(detach_, &mn_id_);
+  }
+
   void add_commands() {
+    add_changes();
     add_command("status", "The server's state in a few lines", "");
     nodes_app_ = add_command("nodes", "Access routers, their speakers' health and load", "");
 
@@ -197,8 +286,21 @@ class Parser {
     watch_app_->add_flag("--follow", watch_.follow, "Connect again when the server goes away, and miss nothing");
   }
 
-  CLI::App app_{"kedgectl: look at a Kedge location management server", "kedgectl"};
+  CLI::App app_{"kedgectl: look at a Kedge location management server, and tell it what to do", "kedgectl"};
   CLI::App* nodes_app_ = nullptr;
+  CLI::App* policy_list_ = nullptr;
+  CLI::App* policy_show_ = nullptr;
+  CLI::App* policy_set_ = nullptr;
+  CLI::App* policy_delete_ = nullptr;
+  CLI::App* drain_ = nullptr;
+  CLI::App* undrain_ = nullptr;
+  CLI::App* detach_ = nullptr;
+  PolicyShowCommand show_;
+  std::string mn_id_;
+  std::string ar_;
+  std::string node_;
+  bool defaults_ = false;
+  std::vector<std::string> values_;
   CLI::App* bindings_app_ = nullptr;
   CLI::App* binding_app_ = nullptr;
   CLI::App* watch_app_ = nullptr;
@@ -224,7 +326,8 @@ std::variant<CommandLine, Message> parse_command_line(std::vector<std::string> a
     return Message{ExitCode::kOk, std::string(version.what()) + "\n"};
   } catch (const CLI::ParseError& error) {
     const bool none = error.get_name() == "RequiredError" && !parser.has_command();
-    const std::string what = none ? "a command is needed: status, nodes, bindings, binding or watch" : error.what();
+    const std::string what =
+        none ? "a command is needed: status, nodes, bindings, binding, watch, policy, node or detach" : error.what();
     return Message{ExitCode::kUsage, fmt::format("kedgectl: {}\nSee kedgectl --help.\n", what)};
   }
 }

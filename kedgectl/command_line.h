@@ -8,6 +8,7 @@
 #include <variant>
 #include <vector>
 
+#include "kedge/v1/admin.pb.h"
 #include "kedgectl/exit_code.h"
 #include "kedgectl/output.h"
 
@@ -44,7 +45,29 @@ struct WatchCommand {
   bool follow = false;
 };
 
-using Command = std::variant<StatusCommand, NodesCommand, BindingsCommand, BindingCommand, WatchCommand>;
+struct PolicyListCommand {};
+struct PolicyShowCommand {
+  std::string mn_id;
+  // Empty: where the MN is attached.
+  std::string ar;
+};
+struct PolicySetCommand {
+  v1::SetPolicyRequest request;
+};
+struct PolicyDeleteCommand {
+  v1::PolicyScope scope;
+};
+struct DrainCommand {
+  std::string ar;
+  bool drain = true;
+};
+struct DetachCommand {
+  std::string mn_id;
+};
+
+using Command =
+    std::variant<StatusCommand, NodesCommand, BindingsCommand, BindingCommand, WatchCommand, PolicyListCommand,
+                 PolicyShowCommand, PolicySetCommand, PolicyDeleteCommand, DrainCommand, DetachCommand>;
 
 struct CommandLine {
   GlobalOptions global;

@@ -69,4 +69,64 @@ ExitCode run_binding(const Session& session, const BindingCommand& command) {
   return print(session, answer, JsonStyle::kIndented, [&] { return render_binding(answer, now_system()); });
 }
 
+ExitCode run_policy_list(const Session& session) {
+  v1::ListPoliciesResponse answer;
+  const auto code = ask(session, &Stub::ListPolicies, v1::ListPoliciesRequest(), &answer);
+  if (code != ExitCode::kOk) return code;
+  return print(session, answer, JsonStyle::kIndented, [&] { return render_policies(answer, now_system()); });
+}
+
+ExitCode run_policy_show(const Session& session, const PolicyShowCommand& command) {
+  v1::GetEffectivePolicyRequest request;
+  request.set_mn_id(command.mn_id);
+  request.set_ar(command.ar);
+  v1::EffectivePolicy answer;
+  const auto code = ask(session, &Stub::GetEffectivePolicy, request, &answer);
+  if (code != ExitCode::kOk) return code;
+  return print(session, answer, JsonStyle::kIndented, [&] { return render_effective_policy(answer); });
+}
+
+ExitCode run_policy_set(const Session& session, const PolicySetCommand& command) {
+  v1::PolicyEntry answer;
+  const auto code = ask(session, &Stub::SetPolicy, command.request, &answer);
+  if (code != ExitCode::kOk) return code;
+  return print(session, answer, JsonStyle::kIndented, [&] {
+    v1::ListPoliciesResponse one;
+    *one.add_policies() = answer;
+    return render_policies(one, now_system());
+  });
+}
+
+ExitCode run_policy_delete(const Session& session, const PolicyDeleteCommand& command) {
+  v1::DeletePolicyRequest request;
+  *request.mutable_scope() = command.scope;
+  v1::DeletePolicyResponse answer;
+  const auto code = ask(session, &Stub::DeletePolicy, request, &answer);
+  if (code != ExitCode::kOk) return code;
+  return print(session, answer, JsonStyle::kIndented, [] { return std::string("deleted\n"); });
+}
+
+ExitCode run_drain(const Session& session, const DrainCommand& command) {
+  v1::DrainNodeRequest request;
+  request.set_ar(command.ar);
+  v1::Node answer;
+  const auto code = ask(session, command.drain ? &Stub::DrainNode : &Stub::UndrainNode, request, &answer);
+  if (code != ExitCode::kOk) return code;
+  return print(session, answer, JsonStyle::kIndented, [&] {
+    v1::ListNodesResponse one;
+    *one.add_nodes() = answer;
+    return render_nodes(one, now_system());
+  });
+}
+
+ExitCode run_detach(const Session& session, const DetachCommand& command) {
+  v1::DetachNodeRequest request;
+  request.set_mn_id(command.mn_id);
+  v1::DetachNodeResponse answer;
+  const auto code = ask(session, &Stub::Detach, request, &answer);
+  if (code != ExitCode::kOk) return code;
+  return print(session, answer, JsonStyle::kIndented,
+               [&] { return "detached, prefixes: " + std::to_string(answer.prefixes()) + "\n"; });
+}
+
 }  // namespace kedge::kedgectl

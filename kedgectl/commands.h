@@ -13,4 +13,13 @@ ExitCode run_nodes(const Session& session);
 ExitCode run_bindings(const Session& session, const BindingsCommand& command);
 ExitCode run_binding(const Session& session, const BindingCommand& command);
 
+ExitCode run_policy_list(const Session& session);
+ExitCode run_policy_show(const Session& session, const PolicyShowCommand& command);
+// Prints the policy as it is now.
+ExitCode run_policy_set(const Session& session, const PolicySetCommand& command);
+ExitCode run_policy_delete(const Session& session, const PolicyDeleteCommand& command);
+// Prints the node as it is now.
+ExitCode run_drain(const Session& session, const DrainCommand& command);
+ExitCode run_detach(const Session& session, const DetachCommand& command);
+
 }  // namespace kedge::kedgectl

@@ -5,6 +5,7 @@
 #include "fmt/format.h"
 #include "google/protobuf/util/json_util.h"
 #include "kedgectl/format.h"
+#include "kedgectl/policy_arguments.h"
 #include "kedgectl/table.h"
 
 namespace kedge::kedgectl {
@@ -122,14 +123,16 @@ std::string render_nodes(const v1::ListNodesResponse& nodes, SystemTime now) {
                {"HOME", Align::kRight},
                {"HELD", Align::kRight},
                {"POOL", Align::kRight},
+               {"DRAIN"},
                {"VERSION"},
                {"FRR"},
                {"HEALTH"}});
   for (const auto& node : nodes.nodes()) {
+    const std::string drain = node.draining() ? fmt::format("{} left", node.drain_remaining()) : std::string();
     table.add({node.info().name(), node.connected() ? "up" : "down", age_of(node.has_since(), node.since(), now),
                node.info().locator(), std::to_string(node.attached()), std::to_string(node.home()),
-               std::to_string(node.held()), fmt::format("{}/{}", node.pool_used(), node.pool_size()), node.version(),
-               node.health().frr_version(), node.has_health() ? summarize(node.health()) : ""});
+               std::to_string(node.held()), fmt::format("{}/{}", node.pool_used(), node.pool_size()), drain,
+               node.version(), node.health().frr_version(), node.has_health() ? summarize(node.health()) : ""});
   }
   return table.to_string();
 }
@@ -163,6 +166,16 @@ std::string render_binding(const v1::Binding& binding, SystemTime now) {
   out.add("attached", describe_attachment(binding));
   out.add("mode", short_name(binding.mode()));
   out.add("prefix type", short_name(binding.prefix_type()));
+  if (binding.has_relocate_at()) {
+    out.add("relocates", fmt::format("at {}{}", format_time(from_proto(binding.relocate_at()), TimePrecision::kSeconds),
+                                     binding.flapping() ? ", if it has come to rest (flapping)" : ""));
+  }
+  if (binding.has_ends_at()) {
+    out.add("ends", format_time(from_proto(binding.ends_at()), TimePrecision::kSeconds));
+  }
+  if (binding.has_free_at()) {
+    out.add("free", format_time(from_proto(binding.free_at()), TimePrecision::kSeconds));
+  }
   out.add("preference",
           binding.preference() == 0 ? "0 (covered by the home aggregate)" : std::to_string(binding.preference()));
   out.add("generation", format_generation(binding.generation()));
@@ -175,6 +188,30 @@ std::string render_binding(const v1::Binding& binding, SystemTime now) {
     holders.add({holder.ar(), format_generation(holder.generation()), describe(holder, binding)});
   }
   return out.text() + "\n" + (binding.holders().empty() ? "no AR holds anything for it\n" : holders.to_string());
+}
+
+std::string render_policies(const v1::ListPoliciesResponse& policies, SystemTime now) {
+  Table table({{"SCOPE"}, {"NAME"}, {"AGE", Align::kRight}, {"POLICY"}});
+  for (const auto& entry : policies.policies()) {
+    std::vector<std::string> fields;
+    for (const auto& [key, value] : policy_fields(entry.policy())) fields.push_back(key + "=" + value);
+    const auto& scope = entry.scope();
+    table.add({scope.has_mn_id() ? "mn"
+               : scope.has_ar()  ? "ar"
+                                 : "default",
+               scope.has_mn_id() ? scope.mn_id() : scope.ar(), age_of(entry.has_updated_at(), entry.updated_at(), now),
+               join(fields, " ")});
+  }
+  return table.to_string();
+}
+
+std::string render_effective_policy(const v1::EffectivePolicy& effective) {
+  Table table({{"KEY"}, {"VALUE"}, {"FROM"}});
+  for (const auto& [key, value] : policy_fields(effective.policy())) {
+    const auto source = effective.sources().find(key);
+    table.add({key, value, source == effective.sources().end() ? "" : source->second});
+  }
+  return table.to_string();
 }
 
 std::string render_event_header() { return event_table().header_line(); }

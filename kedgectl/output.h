@@ -18,6 +18,8 @@ enum class JsonStyle { kIndented, kOneLine };
 std::string render_status(const v1::StatusResponse& status, std::string_view server, SystemTime now);
 std::string render_nodes(const v1::ListNodesResponse& nodes, SystemTime now);
 std::string render_bindings(const v1::ListBindingsResponse& bindings, SystemTime now);
+std::string render_policies(const v1::ListPoliciesResponse& policies, SystemTime now);
+std::string render_effective_policy(const v1::EffectivePolicy& effective);
 std::string render_binding(const v1::Binding& binding, SystemTime now);
 
 // Events come one by one, so their columns have fixed widths.

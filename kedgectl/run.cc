@@ -18,6 +18,12 @@ struct Runner {
   ExitCode operator()(const BindingsCommand& command) const { return run_bindings(session, command); }
   ExitCode operator()(const BindingCommand& command) const { return run_binding(session, command); }
   ExitCode operator()(const WatchCommand& command) const { return run_watch(session, command); }
+  ExitCode operator()(const PolicyListCommand&) const { return run_policy_list(session); }
+  ExitCode operator()(const PolicyShowCommand& command) const { return run_policy_show(session, command); }
+  ExitCode operator()(const PolicySetCommand& command) const { return run_policy_set(session, command); }
+  ExitCode operator()(const PolicyDeleteCommand& command) const { return run_policy_delete(session, command); }
+  ExitCode operator()(const DrainCommand& command) const { return run_drain(session, command); }
+  ExitCode operator()(const DetachCommand& command) const { return run_detach(session, command); }
 };
 
 }  // namespace

@@ -20,6 +20,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -38,6 +39,7 @@
 #include "kedge/v1/mobility.pb.h"
 #include "kedge/v1/types.pb.h"
 #include "lm-server/core/commit.h"
+#include "lm-server/core/policy.h"
 #include "lm-server/core/prefix_pool.h"
 #include "lm-server/core/settings.h"
 
@@ -56,6 +58,8 @@ struct Output {
   v1::Generation generation;
   // Detach: nothing was changed.
   bool stale = false;
+  // Detach by operator: how many have become detached.
+  std::uint32_t prefixes = 0;
 
   std::optional<Commit> commit;
   std::vector<Message> messages;
@@ -83,6 +87,12 @@ class Machine {
   // Errors are those of mobility.proto.
   Output attach(const v1::AttachRequest& request, SystemTime now);
   Output detach(const v1::DetachRequest& request, SystemTime now);
+  // FailedPrecondition: it is not attached. NotFound.
+  Output detach_by_operator(const std::string& mn_id, SystemTime now);
+  // Errors are those of admin.proto.
+  Output set_policy(const v1::SetPolicyRequest& request, SystemTime now);
+  Output delete_policy(const v1::PolicyScope& scope, SystemTime now);
+  Output set_draining(const std::string& ar, bool draining, SystemTime now);
   // `session` is greater than that of any session before.
   Output session_up(const v1::Hello& hello, std::uint64_t session, SystemTime now);
   Output session_down(std::uint64_t session, SystemTime now);
@@ -102,6 +112,10 @@ class Machine {
   void visit_bindings(const std::optional<Ipv6Prefix>& after,
                       const std::function<bool(const v1::Binding&)>& visit) const;
   std::vector<v1::Node> nodes() const;
+  std::optional<v1::Node> describe_node(const std::string& ar) const;
+  std::vector<v1::PolicyEntry> policies() const;
+  const v1::PolicyEntry* find_policy(const v1::PolicyScope& scope) const;
+  absl::StatusOr<v1::EffectivePolicy> effective_policy(const v1::GetEffectivePolicyRequest& request) const;
   std::size_t binding_count() const { return bindings_.size(); }
   std::uint64_t attached_count() const { return attached_count_; }
   std::uint64_t moving_count() const { return moving_count_; }
@@ -133,6 +147,10 @@ class Machine {
       std::uint64_t sequence = 0;
     };
     std::map<std::string, Sequence> sequences;
+    // Those within the flap window; not durable.
+    std::deque<SystemTime> moves;
+    // It flaps: no relocation before then. Durable as the bindings' relocate_at.
+    std::optional<SystemTime> quiet_at;
   };
   struct NodeState {
     explicit NodeState(const AccessRouter& ar) : info(ar.info), pool(ar.pools) {}
@@ -145,20 +163,62 @@ class Machine {
     std::set<Ipv6Prefix> held;
     std::uint64_t attached = 0;
     std::uint64_t home = 0;
+    bool draining = false;
+    // That no prefix is left has been told.
+    bool exhausted = false;
+  };
+  // What an MN gets at an AR beside what it brings along.
+  struct Assignment {
+    std::vector<v1::FixedPrefix> fixed;
+    // From the AR's pool.
+    std::optional<Ipv6Prefix> fresh;
+    // Has to make room.
+    std::optional<Ipv6Prefix> ends;
+    bool exhausted = false;
+    bool keeps_any = false;
   };
   class Transaction;
 
   absl::Status check_sequence(const std::string& ar, const std::string& mn_id, std::uint64_t incarnation,
                               std::uint64_t sequence);
   absl::Status check_younger(const MobileNode& mn, const std::string& ar, SystemTime heard) const;
-  // Binding that an attach at `ar` has to change; nullptr-free.
-  std::vector<Ipv6Prefix> movable(const MobileNode& mn, const std::string& ar) const;
+  absl::Status check_policy_allows(const v1::AttachRequest& request, const Rules& rules, const NodeState& here) const;
+  bool is_attached_at(const std::string& mn_id, const std::string& ar) const;
+  // Whether an attach at `ar` changes the binding, rather than end it.
+  bool goes_along(const v1::Binding& binding, const std::string& ar, const Rules& rules) const;
+  std::vector<Ipv6Prefix> movable(const MobileNode& mn, const std::string& ar, const Rules& rules) const;
+  std::vector<v1::FixedPrefix> missing_fixed(const Rules& rules) const;
   bool is_repeated(const std::vector<Ipv6Prefix>& prefixes, const v1::AttachRequest& request) const;
-  bool wants_new_prefix(const MobileNode& mn, const std::string& ar) const;
+  // Takes `fresh` from the pool.
+  Assignment assign(const std::string& mn_id, const std::string& ar, const Rules& rules, SystemTime now);
+  void count_move(Transaction& tx, MobileNode& mn, const v1::AttachRequest& request, const Rules& rules);
+  static void tell_exhausted(Output& output, NodeState& at, const std::string& mn_id, SystemTime now);
 
-  void create(Transaction& tx, const Ipv6Prefix& prefix, const v1::AttachRequest& request, SystemTime heard);
-  void move(Transaction& tx, Entry& entry, const v1::AttachRequest& request, SystemTime heard);
+  void bring_along(Transaction& tx, MobileNode& mn, const v1::AttachRequest& request, SystemTime heard,
+                   const Rules& rules, const Assignment& assignment);
+  void create(Transaction& tx, const Ipv6Prefix& prefix, const std::string& home_ar, const v1::AttachRequest& request,
+              SystemTime heard, const Rules& rules);
+  void move(Transaction& tx, Entry& entry, const v1::AttachRequest& request, SystemTime heard, const Rules& rules);
+  // For the attachment and the mode that the binding has now.
+  void begin_generation(Transaction& tx, Entry& entry);
+  void depart(Transaction& tx, Entry& entry, v1::DetachReason reason, SystemTime at);
   void end(Transaction& tx, Entry& entry);
+  // Ends it for good.
+  void release(Transaction& tx, Entry& entry, const std::string& why);
+
+  Plan plan_of(const v1::Binding& binding, const Rules& rules, SystemTime now) const;
+  static void take_plan(v1::Binding& binding, const Plan& plan);
+  // Of an attached binding, whose rules, or whose time, have come to be others.
+  void replan(Transaction& tx, Entry& entry, const Rules& rules);
+  static const char* mode_name(v1::Mode mode);
+  absl::Status check_fixed_are_free(const v1::PolicyEntry& entry) const;
+  std::vector<v1::FixedPrefix> fixed_of(const v1::PolicyScope& scope) const;
+  void policy_changed(Transaction& tx, const v1::PolicyScope& scope, const std::vector<v1::FixedPrefix>& had);
+  void release_fixed(Transaction& tx, const std::vector<v1::FixedPrefix>& had);
+  void reserve_fixed(Transaction& tx, const v1::PolicyScope& scope);
+  void apply_policy(Transaction& tx, const std::string& mn_id);
+  std::uint64_t drain_remaining(const std::string& ar, const NodeState& state) const;
+
   void apply_ack(Transaction& tx, Entry& entry, v1::Holder& holder, const v1::Ack& ack);
   void apply_forwarding_ack(Entry& entry, v1::Holder& holder, const v1::Ack& ack);
 
@@ -167,16 +227,22 @@ class Machine {
   void settle_preference(Transaction& tx, Entry& entry);
   void release_holders(Transaction& tx, Entry& entry);
 
+  void run_timer(Transaction& tx, Entry& entry);
+  std::optional<SystemTime> due_of(const Entry& entry) const;
   void set_timer(const Ipv6Prefix& prefix, Entry& entry, std::optional<SystemTime> at);
   void index(const Ipv6Prefix& prefix, const v1::Binding& binding, int sign);
+  void forget(const Ipv6Prefix& prefix, Entry& entry);
   NodeState* node(const std::string& name);
   NodeState* node_of_session(std::uint64_t session);
   Output refuse(absl::Status status, const v1::AttachRequest& request, SystemTime now);
   absl::Status unknown_access_router(const std::string& name) const;
   void send(Output& output, const NodeState& to, std::shared_ptr<const v1::LmMessage> message) const;
+  absl::Status load_policies(const std::map<std::string, std::string>& values, std::vector<std::string>* dropped);
+  void reserve_fixed_again();
   std::uint64_t recover(Entry& entry, std::string* dropped);
 
   const Settings settings_;
+  PolicyBook policies_;
   std::uint64_t epoch_;
   std::uint64_t revision_ = 0;
   std::map<Ipv6Prefix, Entry> bindings_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <tuple>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
@@ -10,6 +11,7 @@
 namespace kedge::lm {
 namespace {
 
+using std::chrono::hours;
 using std::chrono::minutes;
 using std::chrono::nanoseconds;
 using std::chrono::seconds;
@@ -20,6 +22,8 @@ constexpr std::size_t kLongestName = 63;
 constexpr std::uint32_t kMostPrefixes = 15;
 constexpr std::uint32_t kFewestLevels = 3;
 constexpr std::uint32_t kMostLevels = 100;
+constexpr std::uint32_t kFewestFlapMoves = 2;
+constexpr std::uint32_t kMostFlapMoves = 1000;
 
 // Collects the path of the key for error texts.
 class Checker {
@@ -63,6 +67,20 @@ absl::StatusOr<v1::Mode> parse_mode(const Checker& check, const std::string& tex
   if (text == "redirect") return v1::MODE_REDIRECT;
   if (text == "relocate") return v1::MODE_RELOCATE;
   return check.error("mobility.mode", "\"", text, "\" is unknown; use nomadic, redirect or relocate");
+}
+
+absl::StatusOr<v1::PrefixType> parse_prefix_type(const Checker& check, const std::string& text, v1::Mode mode) {
+  const bool nomadic = mode == v1::MODE_NOMADIC;
+  if (text == "session_lasting" && !nomadic) return v1::PREFIX_TYPE_SESSION_LASTING;
+  if (text == "non_persistent" && nomadic) return v1::PREFIX_TYPE_NON_PERSISTENT;
+  if (text == "graceful_replacement" && mode == v1::MODE_REDIRECT) return v1::PREFIX_TYPE_GRACEFUL_REPLACEMENT;
+  if (text == "session_lasting" || text == "non_persistent" || text == "graceful_replacement") {
+    return check.error("mobility.prefix_type", "\"", text,
+                       "\" contradicts mobility.mode; session_lasting goes with redirect and relocate, non_persistent "
+                       "with nomadic, graceful_replacement with redirect");
+  }
+  return check.error("mobility.prefix_type", "\"", text,
+                     "\" is unknown; use session_lasting, non_persistent or graceful_replacement");
 }
 
 absl::StatusOr<AccessRouter> parse_access_router(const Checker& check, const std::string& key,
@@ -151,6 +169,17 @@ void apply_defaults(v1::LmConfig& config) {
   if (!mobility.has_redirect_hold()) *mobility.mutable_redirect_hold() = kedge::to_proto(seconds(1));
   if (mobility.max_prefixes_per_mn() == 0) mobility.set_max_prefixes_per_mn(8);
   if (mobility.preference_levels() == 0) mobility.set_preference_levels(8);
+  if (mobility.prefix_type().empty()) {
+    mobility.set_prefix_type(mobility.mode() == "nomadic" ? "non_persistent" : "session_lasting");
+  }
+  if (!mobility.has_serve_unknown()) mobility.set_serve_unknown(true);
+  if (!mobility.has_relocate_after()) *mobility.mutable_relocate_after() = kedge::to_proto(seconds(0));
+  if (!mobility.has_direct_uplink()) mobility.set_direct_uplink(false);
+  if (!mobility.has_replacement_time()) *mobility.mutable_replacement_time() = kedge::to_proto(minutes(2));
+  if (mobility.flap_moves() == 0) mobility.set_flap_moves(5);
+  if (!mobility.has_flap_window()) *mobility.mutable_flap_window() = kedge::to_proto(minutes(3));
+  if (!mobility.has_prefix_quarantine()) *mobility.mutable_prefix_quarantine() = kedge::to_proto(hours(2));
+  if (!mobility.has_idle_after()) *mobility.mutable_idle_after() = kedge::to_proto(hours(2));
   if (config.log().level().empty()) config.mutable_log()->set_level("info");
   config.mutable_metrics();
 }
@@ -184,6 +213,25 @@ absl::StatusOr<Settings> make_settings(const v1::LmConfig& config, std::string_v
     return check.error("mobility.preference_levels", mobility.preference_levels(), " is not 3 to 100");
   }
   settings.preference_levels = mobility.preference_levels();
+
+  auto prefix_type = parse_prefix_type(check, mobility.prefix_type(), settings.mode);
+  if (!prefix_type.ok()) return prefix_type.status();
+  settings.prefix_type = *prefix_type;
+  settings.serve_unknown = mobility.serve_unknown();
+  settings.direct_uplink = mobility.direct_uplink();
+  for (const auto& [key, value, to] :
+       {std::tuple{"mobility.relocate_after", &mobility.relocate_after(), &settings.relocate_after},
+        {"mobility.replacement_time", &mobility.replacement_time(), &settings.replacement_time},
+        {"mobility.flap_window", &mobility.flap_window(), &settings.flap_window},
+        {"mobility.prefix_quarantine", &mobility.prefix_quarantine(), &settings.prefix_quarantine},
+        {"mobility.idle_after", &mobility.idle_after(), &settings.idle_after}}) {
+    if (auto s = check.duration(key, *value, hours(24)); !s.ok()) return s;
+    *to = kedge::from_proto(*value);
+  }
+  if (mobility.flap_moves() < kFewestFlapMoves || mobility.flap_moves() > kMostFlapMoves) {
+    return check.error("mobility.flap_moves", mobility.flap_moves(), " is not 2 to 1000");
+  }
+  settings.flap_moves = mobility.flap_moves();
 
   if (config.access_routers().empty()) {
     return check.error("access_routers", "is empty; describe at least one access router");

@@ -26,6 +26,17 @@ struct Settings {
   std::chrono::nanoseconds redirect_hold = std::chrono::seconds(1);
   std::uint32_t max_prefixes_per_mn = 8;
   std::uint32_t preference_levels = 8;
+  // Unspecified: as the mode says.
+  v1::PrefixType prefix_type = v1::PREFIX_TYPE_UNSPECIFIED;
+  bool serve_unknown = true;
+  bool direct_uplink = false;
+  std::chrono::nanoseconds relocate_after{};
+  std::chrono::nanoseconds replacement_time = std::chrono::minutes(2);
+  std::uint32_t flap_moves = 5;
+  // 0: no flap rule.
+  std::chrono::nanoseconds flap_window = std::chrono::minutes(3);
+  std::chrono::nanoseconds prefix_quarantine = std::chrono::hours(2);
+  std::chrono::nanoseconds idle_after = std::chrono::hours(2);
 };
 
 // Sets every optional field that is absent to its documented default.

@@ -198,4 +198,95 @@ grpc::ServerUnaryReactor* AdminService::Status(grpc::CallbackServerContext* cont
   return reactor;
 }
 
+grpc::ServerUnaryReactor* AdminService::SetPolicy(grpc::CallbackServerContext* context,
+                                                  const v1::SetPolicyRequest* request, v1::PolicyEntry* response) {
+  auto* reactor = context->DefaultReactor();
+  boost::asio::post(io_, [this, request, response, reactor] {
+    engine_.administer(
+        [request, response](Machine& machine, SystemTime now) {
+          auto output = machine.set_policy(*request, now);
+          if (output.status.ok()) *response = *machine.find_policy(request->scope());
+          return output;
+        },
+        [reactor](const absl::Status& status, const Output&) { reactor->Finish(to_grpc_status(status)); });
+  });
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* AdminService::DeletePolicy(grpc::CallbackServerContext* context,
+                                                     const v1::DeletePolicyRequest* request,
+                                                     v1::DeletePolicyResponse*) {
+  auto* reactor = context->DefaultReactor();
+  boost::asio::post(io_, [this, request, reactor] {
+    engine_.administer(
+        [request](Machine& machine, SystemTime now) { return machine.delete_policy(request->scope(), now); },
+        [reactor](const absl::Status& status, const Output&) { reactor->Finish(to_grpc_status(status)); });
+  });
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* AdminService::ListPolicies(grpc::CallbackServerContext* context,
+                                                     const v1::ListPoliciesRequest*,
+                                                     v1::ListPoliciesResponse* response) {
+  auto* reactor = context->DefaultReactor();
+  boost::asio::post(io_, [this, response, reactor] {
+    for (auto& entry : engine_.machine().policies()) *response->add_policies() = std::move(entry);
+    reactor->Finish(grpc::Status::OK);
+  });
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* AdminService::GetEffectivePolicy(grpc::CallbackServerContext* context,
+                                                           const v1::GetEffectivePolicyRequest* request,
+                                                           v1::EffectivePolicy* response) {
+  auto* reactor = context->DefaultReactor();
+  boost::asio::post(io_, [this, request, response, reactor] {
+    auto policy = engine_.machine().effective_policy(*request);
+    if (policy.ok()) *response = std::move(*policy);
+    reactor->Finish(to_grpc_status(policy.status()));
+  });
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* AdminService::DrainNode(grpc::CallbackServerContext* context,
+                                                  const v1::DrainNodeRequest* request, v1::Node* response) {
+  return set_draining(context, request, response, true);
+}
+
+grpc::ServerUnaryReactor* AdminService::UndrainNode(grpc::CallbackServerContext* context,
+                                                    const v1::DrainNodeRequest* request, v1::Node* response) {
+  return set_draining(context, request, response, false);
+}
+
+grpc::ServerUnaryReactor* AdminService::set_draining(grpc::CallbackServerContext* context,
+                                                     const v1::DrainNodeRequest* request, v1::Node* response,
+                                                     bool draining) {
+  auto* reactor = context->DefaultReactor();
+  boost::asio::post(io_, [this, request, response, reactor, draining] {
+    engine_.administer(
+        [request, draining](Machine& machine, SystemTime now) {
+          return machine.set_draining(request->ar(), draining, now);
+        },
+        [this, request, response, reactor](const absl::Status& status, const Output&) {
+          if (auto node = engine_.machine().describe_node(request->ar())) *response = std::move(*node);
+          reactor->Finish(to_grpc_status(status));
+        });
+  });
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* AdminService::Detach(grpc::CallbackServerContext* context,
+                                               const v1::DetachNodeRequest* request, v1::DetachNodeResponse* response) {
+  auto* reactor = context->DefaultReactor();
+  boost::asio::post(io_, [this, request, response, reactor] {
+    engine_.administer(
+        [request](Machine& machine, SystemTime now) { return machine.detach_by_operator(request->mn_id(), now); },
+        [response, reactor](const absl::Status& status, const Output& output) {
+          response->set_prefixes(output.prefixes);
+          reactor->Finish(to_grpc_status(status));
+        });
+  });
+  return reactor;
+}
+
 }  // namespace kedge::lm

@@ -21,8 +21,26 @@ class AdminService : public v1::Admin::CallbackService {
                                                    const v1::WatchEventsRequest* request) override;
   grpc::ServerUnaryReactor* Status(grpc::CallbackServerContext* context, const v1::StatusRequest* request,
                                    v1::StatusResponse* response) override;
+  grpc::ServerUnaryReactor* SetPolicy(grpc::CallbackServerContext* context, const v1::SetPolicyRequest* request,
+                                      v1::PolicyEntry* response) override;
+  grpc::ServerUnaryReactor* DeletePolicy(grpc::CallbackServerContext* context, const v1::DeletePolicyRequest* request,
+                                         v1::DeletePolicyResponse* response) override;
+  grpc::ServerUnaryReactor* ListPolicies(grpc::CallbackServerContext* context, const v1::ListPoliciesRequest* request,
+                                         v1::ListPoliciesResponse* response) override;
+  grpc::ServerUnaryReactor* GetEffectivePolicy(grpc::CallbackServerContext* context,
+                                               const v1::GetEffectivePolicyRequest* request,
+                                               v1::EffectivePolicy* response) override;
+  grpc::ServerUnaryReactor* DrainNode(grpc::CallbackServerContext* context, const v1::DrainNodeRequest* request,
+                                      v1::Node* response) override;
+  grpc::ServerUnaryReactor* UndrainNode(grpc::CallbackServerContext* context, const v1::DrainNodeRequest* request,
+                                        v1::Node* response) override;
+  grpc::ServerUnaryReactor* Detach(grpc::CallbackServerContext* context, const v1::DetachNodeRequest* request,
+                                   v1::DetachNodeResponse* response) override;
 
  private:
+  grpc::ServerUnaryReactor* set_draining(grpc::CallbackServerContext* context, const v1::DrainNodeRequest* request,
+                                         v1::Node* response, bool draining);
+
   boost::asio::io_context& io_;
   Engine& engine_;
 };

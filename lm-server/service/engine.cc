@@ -40,6 +40,9 @@ Engine::Engine(boost::asio::io_context& io, Settings settings, Store& store, Met
       refusals_(metrics.counter("kedge_lm_refusals_total", "Attach and Detach requests answered with an error")),
       acks_(metrics.counter("kedge_lm_acknowledgements_total", "Acknowledgements of speakers")),
       store_failures_(metrics.counter("kedge_lm_store_failures_total", "Commits that the store could not write")),
+      flaps_(metrics.counter("kedge_lm_flaps_total", "Mobile nodes that began to move too often to be relocated")),
+      pools_exhausted_(metrics.counter("kedge_lm_pools_exhausted_total", "Times that a pool ran out of prefixes")),
+      prefixes_released_(metrics.counter("kedge_lm_prefixes_released_total", "Prefixes that have ended")),
       bindings_(metrics.gauge("kedge_lm_bindings", "Bindings")),
       moving_(metrics.gauge("kedge_lm_bindings_moving", "Bindings that are moving")),
       sessions_gauge_(metrics.gauge("kedge_lm_sessions", "Speakers that are connected")),
@@ -100,6 +103,11 @@ void Engine::detach(const v1::DetachRequest& request, DetachDone done) {
            response.set_stale(output.stale);
            done(std::move(response));
          });
+}
+
+void Engine::administer(const std::function<Output(Machine&, SystemTime)>& command, AdminDone done) {
+  if (!available_) return done(unavailable(), {});
+  submit(command(machine_, now()), std::move(done));
 }
 
 absl::StatusOr<std::uint64_t> Engine::open_session(const v1::Hello& hello, std::shared_ptr<SessionChannel> channel) {
@@ -174,6 +182,7 @@ void Engine::release_what_is_done() {
     }
     for (auto& event : pending.output.events) {
       log_event(event);
+      count(event);
       events_.append(std::move(event));
     }
     if (pending.reply) pending.reply(pending.output.status, pending.output);
@@ -181,6 +190,12 @@ void Engine::release_what_is_done() {
   bindings_.Set(static_cast<double>(machine_.binding_count()));
   moving_.Set(static_cast<double>(machine_.moving_count()));
   sessions_gauge_.Set(static_cast<double>(sessions_.size()));
+}
+
+void Engine::count(const v1::Event& event) {
+  if (event.type() == v1::EVENT_TYPE_FLAPPING) flaps_.Increment();
+  if (event.type() == v1::EVENT_TYPE_POOL_EXHAUSTED) pools_exhausted_.Increment();
+  if (event.type() == v1::EVENT_TYPE_PREFIX_RELEASED) prefixes_released_.Increment();
 }
 
 // The machine is ahead of the store by what could not be written. None of it has left the process; the machine begins

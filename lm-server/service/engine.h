@@ -37,6 +37,8 @@ class Engine {
  public:
   using AttachDone = std::function<void(absl::StatusOr<v1::AttachResponse>)>;
   using DetachDone = std::function<void(absl::StatusOr<v1::DetachResponse>)>;
+  // `output.status` has been looked at already.
+  using AdminDone = std::function<void(const absl::Status&, const Output& output)>;
 
   // `store` and `metrics` outlive the engine.
   Engine(boost::asio::io_context& io, Settings settings, Store& store, Metrics& metrics);
@@ -48,6 +50,8 @@ class Engine {
 
   void attach(const v1::AttachRequest& request, AttachDone done);
   void detach(const v1::DetachRequest& request, DetachDone done);
+  // A change that an operator asks for: `command` works on the machine, `done` follows its commit.
+  void administer(const std::function<Output(Machine&, SystemTime)>& command, AdminDone done);
   // The result is the session's id; the snapshot follows by `channel`. NotFound, Unavailable.
   absl::StatusOr<std::uint64_t> open_session(const v1::Hello& hello, std::shared_ptr<SessionChannel> channel);
   void close_session(std::uint64_t session);
@@ -73,6 +77,7 @@ class Engine {
   void submit(Output output, Reply reply);
   void committed(std::uint64_t number, const absl::Status& status);
   void release_what_is_done();
+  void count(const v1::Event& event);
   void fail(const absl::Status& status);
   void reload();
   void arm_timer();
@@ -98,6 +103,9 @@ class Engine {
   prometheus::Counter& refusals_;
   prometheus::Counter& acks_;
   prometheus::Counter& store_failures_;
+  prometheus::Counter& flaps_;
+  prometheus::Counter& pools_exhausted_;
+  prometheus::Counter& prefixes_released_;
   prometheus::Gauge& bindings_;
   prometheus::Gauge& moving_;
   prometheus::Gauge& sessions_gauge_;

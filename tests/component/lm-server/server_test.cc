@@ -251,6 +251,49 @@ TEST_F(ServerTest, WhatWasAcknowledgedSurvivesARestart) {
   EXPECT_EQ(ar2.snapshot[1].record().binding().SerializeAsString(), before);
 }
 
+TEST_F(ServerTest, PoliciesAndDrainsAreKeptAndRefuseByName) {
+  v1::SetPolicyRequest set;
+  set.mutable_scope()->set_mn_id(kMn);
+  set.mutable_policy()->add_allowed_ars("ar1");
+  {
+    RunningServer run(directory_);
+    grpc::ClientContext first;
+    v1::PolicyEntry entry;
+    ASSERT_TRUE(run.admin->SetPolicy(&first, set, &entry).ok());
+    EXPECT_GT(entry.revision().revision(), 0U);
+    grpc::ClientContext second;
+    v1::DrainNodeRequest drain;
+    drain.set_ar("ar3");
+    v1::Node node;
+    ASSERT_TRUE(run.admin->DrainNode(&second, drain, &node).ok());
+    EXPECT_TRUE(node.draining());
+  }
+  RunningServer run(directory_);
+  EXPECT_EQ(run.attach("ar2", kMn).error_code(), grpc::StatusCode::PERMISSION_DENIED);
+  EXPECT_THAT(run.attach("ar3", "02:00:00:00:00:12").error_message(), HasSubstr("draining"));
+  ASSERT_TRUE(run.attach("ar1", kMn).ok());
+  grpc::ClientContext first;
+  v1::GetEffectivePolicyRequest get;
+  get.set_mn_id(kMn);
+  v1::EffectivePolicy effective;
+  ASSERT_TRUE(run.admin->GetEffectivePolicy(&first, get, &effective).ok());
+  EXPECT_EQ(effective.ar(), "ar1");
+  EXPECT_EQ(effective.sources().at("allowed_ars"), "mn");
+  grpc::ClientContext second;
+  v1::DetachNodeRequest detach;
+  detach.set_mn_id(kMn);
+  v1::DetachNodeResponse detached;
+  ASSERT_TRUE(run.admin->Detach(&second, detach, &detached).ok());
+  EXPECT_EQ(detached.prefixes(), 1U);
+  grpc::ClientContext third;
+  v1::DeletePolicyRequest remove;
+  *remove.mutable_scope() = set.scope();
+  v1::DeletePolicyResponse removed;
+  EXPECT_TRUE(run.admin->DeletePolicy(&third, remove, &removed).ok());
+  grpc::ClientContext fourth;
+  EXPECT_EQ(run.admin->DeletePolicy(&fourth, remove, &removed).error_code(), grpc::StatusCode::NOT_FOUND);
+}
+
 TEST_F(ServerTest, ManyAttachesAtOnceAreAllKept) {
   constexpr int kNodes = 300;
   {

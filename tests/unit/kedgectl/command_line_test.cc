@@ -75,6 +75,35 @@ TEST_F(CommandLineTest, ReadsWhereToBeginToWatch) {
   EXPECT_EQ(std::get<WatchCommand>(parse({"watch", "--from-start", "--follow"}).command).after, 0U);
 }
 
+TEST_F(CommandLineTest, ReadsAPolicy) {
+  const auto line = parse(
+      {"policy", "set", "--mn", "02:00:00:00:00:AB", "mode=redirect", "relocate_after=1500ms", "allowed_ars=ar1,ar2",
+       "fixed_prefixes=2001:db8:1:f0::/64@ar1,2001:db8:2:f0::/64@ar2@relocate", "direct_uplink=true", "max_prefixes="});
+  const auto& request = std::get<PolicySetCommand>(line.command).request;
+  EXPECT_EQ(request.scope().mn_id(), "02:00:00:00:00:ab");
+  EXPECT_EQ(request.policy().mode(), v1::MODE_REDIRECT);
+  EXPECT_EQ(request.policy().relocate_after().nanos(), 500'000'000);
+  EXPECT_EQ(request.policy().allowed_ars_size(), 2);
+  ASSERT_EQ(request.policy().fixed_prefixes_size(), 2);
+  EXPECT_EQ(request.policy().fixed_prefixes(1).home_ar(), "ar2");
+  EXPECT_EQ(request.policy().fixed_prefixes(1).mode(), v1::MODE_RELOCATE);
+  EXPECT_TRUE(request.policy().direct_uplink());
+  EXPECT_FALSE(request.policy().has_serve_unknown());
+  ASSERT_EQ(request.inherit_size(), 1);
+  EXPECT_EQ(request.inherit(0), "max_prefixes");
+}
+
+TEST_F(CommandLineTest, ReadsScopesNodesAndDetach) {
+  EXPECT_TRUE(std::get<PolicyDeleteCommand>(parse({"policy", "delete", "--default"}).command).scope.defaults());
+  EXPECT_EQ(std::get<PolicyDeleteCommand>(parse({"policy", "delete", "--ar", "ar2"}).command).scope.ar(), "ar2");
+  EXPECT_EQ(std::get<PolicyShowCommand>(parse({"policy", "show", "02:00:00:00:00:AB"}).command).mn_id,
+            "02:00:00:00:00:ab");
+  EXPECT_EQ(parse({"policy", "list", "-o", "json"}).global.format, OutputFormat::kJson);
+  EXPECT_TRUE(std::get<DrainCommand>(parse({"node", "drain", "ar1"}).command).drain);
+  EXPECT_FALSE(std::get<DrainCommand>(parse({"node", "undrain", "ar1"}).command).drain);
+  EXPECT_EQ(std::get<DetachCommand>(parse({"detach", "02:00:00:00:00:11"}).command).mn_id, "02:00:00:00:00:11");
+}
+
 TEST_F(CommandLineTest, RefusesMistakesWithAHint) {
   for (const std::vector<std::string>& arguments : std::vector<std::vector<std::string>>{
            {},
@@ -94,13 +123,29 @@ TEST_F(CommandLineTest, RefusesMistakesWithAHint) {
            {"watch", "--after", "1", "--from-start"},
            {"watch", "--prefix", "2001:db8::1/64"},
            {"status", "bindings", "--ar"},
+           {"policy"},
+           {"policy", "show"},
+           {"policy", "set", "mode=redirect"},
+           {"policy", "set", "--default", "--ar", "ar1", "mode=redirect"},
+           {"policy", "set", "--default", "mode=teleport"},
+           {"policy", "set", "--default", "mode"},
+           {"policy", "set", "--default", "speed=1"},
+           {"policy", "set", "--default", "relocate_after=5"},
+           {"policy", "set", "--default", "mode=redirect", "mode=relocate"},
+           {"policy", "set", "--mn", "02:00:00:00:00:11", "fixed_prefixes=2001:db8::1/64@ar1"},
+           {"policy", "set", "--mn", "02:00:00:00:00:11", "fixed_prefixes=2001:db8::/64"},
+           {"policy", "delete"},
+           {"node", "drain"},
+           {"node"},
+           {"detach"},
        }) {
     const auto result = message(arguments);
     EXPECT_EQ(result.code, ExitCode::kUsage);
     EXPECT_THAT(result.text, StartsWith("kedgectl: "));
     EXPECT_THAT(result.text, HasSubstr("See kedgectl --help."));
   }
-  EXPECT_THAT(message({"frobnicate"}).text, HasSubstr("status, nodes, bindings, binding or watch"));
+  EXPECT_THAT(message({"frobnicate"}).text,
+              HasSubstr("status, nodes, bindings, binding, watch, policy, node or detach"));
   EXPECT_THAT(message({"watch", "--after", "-1"}).text, HasSubstr("--after: '-1' is no whole number of 0 or more"));
   EXPECT_THAT(message({"binding", "nonsense"}).text, HasSubstr("'nonsense' is neither an IPv6 address nor a prefix"));
   EXPECT_THAT(message({"binding", "2001:db8::1/64"}).text, HasSubstr("did you mean 2001:db8::/64?"));

@@ -37,16 +37,35 @@ TEST(RenderNodes, ShowsHealthAndWhatIsWrong) {
   const auto nodes = from_text<v1::ListNodesResponse>(R"(
     nodes { info { name: "ar1" locator: "2001:db8::1" } connected: true since { seconds: 1767323045 }
             health { kernel: "synced" frr: "synced" access: "synced" frr_version: "8.4.4" } version: "0.1.0"
-            attached: 10 home: 120 held: 12 pool_size: 65536 pool_used: 120 }
+            attached: 10 home: 120 held: 12 pool_size: 65536 pool_used: 120 draining: true drain_remaining: 3 }
     nodes { info { name: "ar2" locator: "2001:db8::2" } connected: true since { seconds: 1767322865 }
             health { kernel: "synced" frr: "northbound port closed" frr_version: "8.4.4" } version: "0.1.0" }
     nodes { info { name: "ar3" locator: "2001:db8::3" } })");
   EXPECT_EQ(render_nodes(nodes, kNow),
-            "NAME  SESSION    AGE  LOCATOR      ATTACHED  HOME  HELD       POOL  VERSION  FRR    HEALTH\n"
-            "ar1   up         12s  2001:db8::1        10   120    12  120/65536  0.1.0    8.4.4  synced\n"
-            "ar2   up       3m12s  2001:db8::2         0     0     0        0/0  0.1.0    8.4.4  frr: northbound port "
+            "NAME  SESSION    AGE  LOCATOR      ATTACHED  HOME  HELD       POOL  DRAIN   VERSION  FRR    HEALTH\n"
+            "ar1   up         12s  2001:db8::1        10   120    12  120/65536  3 left  0.1.0    8.4.4  synced\n"
+            "ar2   up       3m12s  2001:db8::2         0     0     0        0/0  -       0.1.0    8.4.4  frr: "
+            "northbound port "
             "closed; access: not reported\n"
-            "ar3   down         -  2001:db8::3         0     0     0        0/0  -        -      -\n");
+            "ar3   down         -  2001:db8::3         0     0     0        0/0  -       -        -      -\n");
+}
+
+TEST(RenderPolicies, ShowsWhatIsSetAndWhereItComesFrom) {
+  const auto policies = from_text<v1::ListPoliciesResponse>(R"(
+    policies { scope { defaults: true } policy { relocate_after { seconds: 90 } serve_unknown: false } }
+    policies { scope { mn_id: "02:00:00:00:00:11" } policy { mode: MODE_REDIRECT allowed_ars: "ar1" allowed_ars: "ar2"
+               fixed_prefixes { prefix: "2001:db8:1:f0::/64" home_ar: "ar1" mode: MODE_RELOCATE } } })");
+  EXPECT_EQ(render_policies(policies, kNow),
+            "SCOPE    NAME               AGE  POLICY\n"
+            "default  -                    -  serve_unknown=false relocate_after=90s\n"
+            "mn       02:00:00:00:00:11    -  mode=redirect allowed_ars=ar1,ar2 "
+            "fixed_prefixes=2001:db8:1:f0::/64@ar1@relocate\n");
+  const auto effective = from_text<v1::EffectivePolicy>(R"(
+    policy { mode: MODE_REDIRECT max_prefixes: 8 replacement_time { seconds: 120 } }
+    sources { key: "mode" value: "mn" } sources { key: "max_prefixes" value: "configuration" })");
+  EXPECT_EQ(render_effective_policy(effective),
+            "KEY               VALUE     FROM\nmode              redirect  mn\n"
+            "max_prefixes      8         configuration\nreplacement_time  2m        -\n");
 }
 
 TEST(RenderBindings, ShowsOneLineEach) {

@@ -75,6 +75,16 @@ class Run : public testing::Test {
   std::stop_source stop_;
 };
 
+TEST_F(Run, AServerThatKnowsNoPoliciesIsNamed) {
+  for (const std::vector<std::string>& arguments : std::vector<std::vector<std::string>>{
+           {"policy", "list"}, {"policy", "delete", "--default"}, {"node", "drain", "ar1"}, {"detach", "x"}}) {
+    const auto result = ask(arguments);
+    EXPECT_EQ(result.code, ExitCode::kFailed);
+    EXPECT_THAT(result.err, HasSubstr("does not know this request"));
+    EXPECT_THAT(result.out, IsEmpty());
+  }
+}
+
 TEST_F(Run, PrintsTablesAndNothingElse) {
   for (const auto& [command, expected] :
        std::vector<std::pair<std::string, std::string>>{{"status", "store        ok\n"}, {"nodes", "\nar1 "}}) {

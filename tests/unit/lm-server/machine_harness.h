@@ -31,6 +31,8 @@ inline AccessRouter make_access_router(int number, const std::string& pool = {})
 
 inline Settings make_test_settings(int access_routers) {
   Settings settings;
+  // Tests move their nodes more often than any node does.
+  settings.flap_window = {};
   for (int i = 1; i <= access_routers; ++i) settings.access_routers.push_back(make_access_router(i));
   return settings;
 }
@@ -48,6 +50,27 @@ inline v1::AttachRequest attach_request(const std::string& ar, const std::string
   request.set_trigger(v1::TRIGGER_ROUTER_SOLICITATION);
   request.set_incarnation(1);
   return request;
+}
+
+inline v1::PolicyScope mn_scope(const std::string& mn) {
+  v1::PolicyScope scope;
+  scope.set_mn_id(mn);
+  return scope;
+}
+inline v1::PolicyScope ar_scope(const std::string& ar) {
+  v1::PolicyScope scope;
+  scope.set_ar(ar);
+  return scope;
+}
+inline v1::PolicyScope default_scope() {
+  v1::PolicyScope scope;
+  scope.set_defaults(true);
+  return scope;
+}
+inline v1::Policy mode_policy(v1::Mode mode) {
+  v1::Policy policy;
+  policy.set_mode(mode);
+  return policy;
 }
 
 class Harness {
@@ -98,6 +121,14 @@ class Harness {
     request.set_incarnation(1);
     request.set_sequence(++sequence_);
     return take(machine.detach(request, now));
+  }
+  Output set_policy(const v1::PolicyScope& scope, const v1::Policy& policy,
+                    const std::vector<std::string>& inherit = {}) {
+    v1::SetPolicyRequest request;
+    *request.mutable_scope() = scope;
+    *request.mutable_policy() = policy;
+    for (const auto& field : inherit) request.add_inherit(field);
+    return take(machine.set_policy(request, now));
   }
   std::uint64_t connect(const std::string& ar) {
     v1::Hello hello;

@@ -49,7 +49,9 @@ class World {
     Speaker& speaker = any_speaker();
     if (dice < 60) {
       attach(speaker.name);
-    } else if (dice < 75) {
+    } else if (dice < 68) {
+      operate(speaker.name);
+    } else if (dice < 80) {
       if (departures_) harness_.detach(speaker.name, mn_name(pick(kMobileNodes)));
     } else if (dice < 400) {
       receive(speaker);
@@ -95,6 +97,8 @@ class World {
     auto settings = make_test_settings(kAccessRouters);
     settings.preference_levels = levels;
     settings.max_prefixes_per_mn = 3;
+    settings.flap_window = std::chrono::seconds(20);
+    settings.prefix_quarantine = std::chrono::seconds(40);
     return settings;
   }
   int pick(int n) { return std::uniform_int_distribution<int>(0, n - 1)(random_); }
@@ -102,6 +106,45 @@ class World {
 
   void attach(const std::string& ar) {
     harness_.attach(attach_request(ar, mn_name(pick(kMobileNodes)), pick(8) == 0 ? "access1" : "access0"));
+  }
+
+  void operate(const std::string& ar) {
+    const int choice = pick(departures_ ? 8 : 7);
+    if (choice < 2) return drain(ar);
+    if (choice < 7) return change_policy(ar);
+    harness_.take(harness_.machine.detach_by_operator(mn_name(pick(kMobileNodes)), harness_.now));
+  }
+
+  void drain(const std::string& ar) {
+    if (!draining_.erase(ar)) draining_.insert(ar);
+    harness_.take(harness_.machine.set_draining(ar, draining_.count(ar) != 0, harness_.now));
+  }
+
+  // Of a world without departures: what makes prefixes end is left out.
+  void change_policy(const std::string& ar) {
+    const std::string mn = mn_name(pick(kMobileNodes));
+    const int kind = pick(4);
+    const auto scope = kind == 0 ? default_scope() : kind == 1 ? ar_scope(ar) : mn_scope(mn);
+    if (pick(4) == 0) {
+      harness_.take(harness_.machine.delete_policy(scope, harness_.now));
+      return;
+    }
+    v1::Policy policy;
+    const int choice = pick(departures_ ? 4 : 2);
+    policy.set_mode(choice == 0 ? v1::MODE_RELOCATE : choice == 3 ? v1::MODE_NOMADIC : v1::MODE_REDIRECT);
+    if (choice == 2) policy.set_prefix_type(v1::PREFIX_TYPE_GRACEFUL_REPLACEMENT);
+    if (pick(2) == 0) policy.mutable_relocate_after()->set_seconds(pick(5));
+    if (pick(2) == 0) policy.set_direct_uplink(pick(2) == 0);
+    policy.mutable_replacement_time()->set_seconds(pick(10));
+    if (scope.has_mn_id() && pick(2) == 0) {
+      auto& fixed = *policy.add_fixed_prefixes();
+      const std::string n(1, ar.back());
+      fixed.set_prefix("2001:db8:" + n + ":f" + mn.back() + "::/64");
+      fixed.set_home_ar(ar);
+    }
+    const auto inherit = choice == 2 ? std::vector<std::string>{} : std::vector<std::string>{"prefix_type"};
+    const auto status = harness_.set_policy(scope, policy, inherit).status;
+    ASSERT_TRUE(status.ok()) << status;
   }
 
   void connect(Speaker& speaker) {
@@ -322,13 +365,40 @@ class World {
       const auto it = speaker.forwarding.find(binding.prefix());
       EXPECT_EQ(it == speaker.forwarding.end() ? Forwarding{} : it->second, expected) << name;
       const auto level = speaker.advertises.find(binding.prefix());
-      const std::uint32_t expected_level = is_away(binding) && name == binding.attached_ar() ? 1 : 0;
+      const bool anchors = is_away(binding) && name == binding.attached_ar() && binding.mode() == v1::MODE_RELOCATE;
+      const std::uint32_t expected_level = anchors ? 1 : 0;
       EXPECT_EQ(level == speaker.advertises.end() ? 0 : level->second, expected_level) << name;
     }
+    if (!detached) check_follows_policy(binding);
+    EXPECT_EQ(detached && binding.prefix_type() != v1::PREFIX_TYPE_FIXED, binding.has_free_at());
+  }
+
+  void check_follows_policy(const v1::Binding& binding) {
+    v1::GetEffectivePolicyRequest request;
+    request.set_mn_id(binding.mn_id());
+    const auto effective = harness_.machine.effective_policy(request);
+    ASSERT_TRUE(effective.ok());
+    const auto& policy = effective->policy();
+    SCOPED_TRACE(policy.ShortDebugString());
+    EXPECT_FALSE(binding.flapping());
+    EXPECT_FALSE(binding.has_relocate_at());
+    EXPECT_FALSE(binding.released());
+    EXPECT_EQ(binding.direct_uplink(), policy.direct_uplink());
+    const bool fixed = std::any_of(policy.fixed_prefixes().begin(), policy.fixed_prefixes().end(),
+                                   [&](const auto& f) { return f.prefix() == binding.prefix(); });
+    EXPECT_EQ(binding.prefix_type(), fixed ? v1::PREFIX_TYPE_FIXED : policy.prefix_type());
+    v1::Mode expected = policy.mode();
+    if (fixed && expected == v1::MODE_NOMADIC) expected = v1::MODE_RELOCATE;
+    const bool driven_out = is_away(binding) && draining_.count(binding.home_ar()) != 0;
+    if (driven_out && expected == v1::MODE_REDIRECT) expected = v1::MODE_RELOCATE;
+    EXPECT_EQ(binding.mode(), expected);
+    EXPECT_FALSE(expected == v1::MODE_NOMADIC && is_away(binding));
+    EXPECT_FALSE(binding.prefix_type() == v1::PREFIX_TYPE_GRACEFUL_REPLACEMENT && is_away(binding));
   }
 
   std::mt19937 random_;
   const bool departures_;
+  std::set<std::string> draining_;
   Harness harness_;
   std::map<std::string, Speaker> speakers_;
   std::set<std::tuple<std::string, std::uint64_t, std::string>> delivered_;

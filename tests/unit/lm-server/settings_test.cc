@@ -113,6 +113,15 @@ TEST(SettingsTest, RefusesValuesOutOfRange) {
   config.mutable_mobility()->set_preference_levels(2);
   EXPECT_THAT(error_of(config), HasSubstr("mobility.preference_levels"));
   config = good();
+  config.mutable_mobility()->set_flap_moves(1);
+  EXPECT_THAT(error_of(config), HasSubstr("mobility.flap_moves"));
+  config = good();
+  config.mutable_mobility()->mutable_relocate_after()->set_seconds(24 * 3600 + 1);
+  EXPECT_THAT(error_of(config), HasSubstr("mobility.relocate_after"));
+  config = good();
+  config.mutable_mobility()->set_prefix_type("non_persistent");
+  EXPECT_THAT(error_of(config), AllOf(HasSubstr("mobility.prefix_type"), HasSubstr("contradicts mobility.mode")));
+  config = good();
   config.mutable_mobility()->set_mode("teleport");
   EXPECT_THAT(error_of(config), AllOf(HasSubstr("mobility.mode"), HasSubstr("nomadic, redirect or relocate")));
 }

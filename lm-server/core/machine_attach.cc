@@ -1,0 +1,524 @@
+// Arrival and departure of mobile nodes.
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "common/link_layer_address.h"
+#include "lm-server/core/machine_transaction.h"
+
+namespace kedge::lm {
+namespace {
+
+using std::chrono::nanoseconds;
+
+constexpr std::size_t kLongestInterfaceName = 15;
+constexpr std::int64_t kOldestAgeSeconds = 366LL * 24 * 3600;
+
+absl::StatusOr<nanoseconds> parse_age(const google::protobuf::Duration& age) {
+  if (age.seconds() < 0 || age.nanos() < 0 || age.nanos() > 999'999'999 || age.seconds() > kOldestAgeSeconds) {
+    return absl::InvalidArgumentError("age: must be 0 s to 366 days");
+  }
+  return kedge::from_proto(age);
+}
+
+absl::Status check_attachment(const v1::Attachment& attachment) {
+  if (attachment.interface().empty() || attachment.interface().size() > kLongestInterfaceName) {
+    return absl::InvalidArgumentError("attachment.interface: must have 1 to 15 characters");
+  }
+  if (auto s = check_link_layer_address("attachment.link_layer_address", attachment.link_layer_address()); !s.ok()) {
+    return s;
+  }
+  auto link_local = Ipv6Address::parse(attachment.link_local());
+  if (!link_local.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat("attachment.link_local: ", link_local.status().message()));
+  }
+  if (!link_local->is_link_local() || link_local->to_string() != attachment.link_local()) {
+    return absl::InvalidArgumentError(absl::StrCat("attachment.link_local: \"", attachment.link_local(),
+                                                   "\" is no link-local address in the form of RFC 5952"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status check_attach(const v1::AttachRequest& request) {
+  if (auto s = check_link_layer_address("mn_id", request.mn_id()); !s.ok()) return s;
+  if (auto s = check_attachment(request.attachment()); !s.ok()) return s;
+  if (request.trigger() == v1::TRIGGER_UNSPECIFIED || !v1::Trigger_IsValid(request.trigger())) {
+    return absl::InvalidArgumentError("trigger: must be set to a known value");
+  }
+  return parse_age(request.age()).status();
+}
+
+bool equal(const v1::Attachment& a, const v1::Attachment& b) {
+  return a.interface() == b.interface() && a.link_layer_address() == b.link_layer_address() &&
+         a.link_local() == b.link_local();
+}
+
+const char* trigger_name(v1::Trigger trigger) {
+  switch (trigger) {
+    case v1::TRIGGER_ROUTER_SOLICITATION:
+      return "router_solicitation";
+    case v1::TRIGGER_NEIGHBOUR_DISCOVERY:
+      return "neighbour_discovery";
+    case v1::TRIGGER_DATA_FRAME:
+      return "data_frame";
+    case v1::TRIGGER_REPLAY:
+      return "replay";
+    default:
+      return "unknown";
+  }
+}
+
+const char* reason_name(v1::DetachReason reason) {
+  switch (reason) {
+    case v1::DETACH_REASON_LINK_DOWN:
+      return "link_down";
+    case v1::DETACH_REASON_UNREACHABLE:
+      return "unreachable";
+    case v1::DETACH_REASON_OPERATOR:
+      return "operator";
+    default:
+      return "unknown";
+  }
+}
+
+// The policy may have made newer generations of the same attachment.
+bool means_this_attachment(const v1::Binding& binding, const v1::Generation& generation) {
+  if (same(generation, binding.generation())) return true;
+  return !is_none(binding.attachment_generation()) && compare(generation, binding.attachment_generation()) >= 0 &&
+         compare(generation, binding.generation()) < 0;
+}
+
+SystemTime idle_since(const v1::Binding& binding) {
+  return from_proto(binding.has_away_since() ? binding.away_since() : binding.attached_at());
+}
+
+std::string describe_pools(const v1::NodeInfo& info) {
+  std::string text;
+  for (const auto& pool : info.pools()) absl::StrAppend(&text, text.empty() ? "" : ", ", pool);
+  return text;
+}
+
+void clear_plan(v1::Binding& binding) {
+  binding.set_flapping(false);
+  binding.clear_relocate_at();
+  binding.clear_ends_at();
+}
+
+}  // namespace
+
+absl::Status check_link_layer_address(const std::string& field, const std::string& text) {
+  auto address = LinkLayerAddress::parse(text);
+  if (!address.ok()) return absl::InvalidArgumentError(absl::StrCat(field, ": ", address.status().message()));
+  if (address->to_string() != text) {
+    return absl::InvalidArgumentError(absl::StrCat(field, ": \"", text, "\" must be written ", address->to_string()));
+  }
+  if (address->is_multicast() || address->is_zero()) {
+    return absl::InvalidArgumentError(absl::StrCat(field, ": ", text, " is no unicast address"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Machine::check_sequence(const std::string& ar, const std::string& mn_id, std::uint64_t incarnation,
+                                     std::uint64_t sequence) {
+  const auto mn = mobile_nodes_.find(mn_id);
+  if (mn == mobile_nodes_.end()) return absl::OkStatus();
+  auto& last = mn->second.sequences[ar];
+  if (last.incarnation == incarnation && sequence < last.sequence) {
+    return absl::FailedPreconditionError(absl::StrCat("stale: ", ar, " has sent sequence ", last.sequence, " for ",
+                                                      mn_id, " already, this is ", sequence));
+  }
+  last = {incarnation, sequence};
+  return absl::OkStatus();
+}
+
+absl::Status Machine::check_younger(const MobileNode& mn, const std::string& ar, SystemTime heard) const {
+  const bool here = std::any_of(mn.prefixes.begin(), mn.prefixes.end(), [&](const Ipv6Prefix& prefix) {
+    return bindings_.at(prefix).binding.attached_ar() == ar;
+  });
+  if (here || heard >= mn.heard) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("stale: the mobile node was heard elsewhere ",
+                   std::chrono::duration_cast<std::chrono::milliseconds>(mn.heard - heard).count(), " ms later"));
+}
+
+absl::Status Machine::check_policy_allows(const v1::AttachRequest& request, const Rules& rules,
+                                          const NodeState& here) const {
+  if (!rules.serve_unknown && policies_.find_profile(request.mn_id()) == nullptr) {
+    return absl::PermissionDeniedError(absl::StrCat("mobile node ", request.mn_id(),
+                                                    " has no profile, and serve_unknown is false; give it one with "
+                                                    "kedgectl policy set --mn ",
+                                                    request.mn_id()));
+  }
+  if (!rules.allows(request.ar())) {
+    std::string allowed;
+    for (const auto& ar : rules.allowed->allowed_ars()) absl::StrAppend(&allowed, allowed.empty() ? "" : ", ", ar);
+    return absl::PermissionDeniedError(
+        absl::StrCat("allowed_ars of mobile node ", request.mn_id(), " has ", allowed, ", not ", request.ar()));
+  }
+  if (here.draining && !is_attached_at(request.mn_id(), request.ar())) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("access router ", request.ar(),
+                     " is draining and takes no more mobile nodes, until kedgectl node "
+                     "undrain ",
+                     request.ar()));
+  }
+  return absl::OkStatus();
+}
+
+bool Machine::is_attached_at(const std::string& mn_id, const std::string& ar) const {
+  const auto mn = mobile_nodes_.find(mn_id);
+  return mn != mobile_nodes_.end() &&
+         std::any_of(mn->second.prefixes.begin(), mn->second.prefixes.end(),
+                     [&](const Ipv6Prefix& prefix) { return bindings_.at(prefix).binding.attached_ar() == ar; });
+}
+
+bool Machine::goes_along(const v1::Binding& binding, const std::string& ar, const Rules& rules) const {
+  if (binding.home_ar() == ar) return true;
+  if (binding.released()) return false;
+  // RFC 8818, 4.1: a nomadic prefix ends when its MN leaves.
+  Situation away;
+  away.away = true;
+  return make_plan(rules, binding.prefix(), away).mode != v1::MODE_NOMADIC;
+}
+
+std::vector<Ipv6Prefix> Machine::movable(const MobileNode& mn, const std::string& ar, const Rules& rules) const {
+  std::vector<Ipv6Prefix> result;
+  for (const auto& prefix : mn.prefixes) {
+    if (goes_along(bindings_.at(prefix).binding, ar, rules)) result.push_back(prefix);
+  }
+  return result;
+}
+
+std::vector<v1::FixedPrefix> Machine::missing_fixed(const Rules& rules) const {
+  std::vector<v1::FixedPrefix> result;
+  if (rules.fixed == nullptr) return result;
+  for (const auto& fixed : rules.fixed->fixed_prefixes()) {
+    const auto prefix = *Ipv6Prefix::parse(fixed.prefix());
+    const auto home = nodes_.find(fixed.home_ar());
+    if (home == nodes_.end() || !home->second.pool.contains(prefix)) continue;
+    if (bindings_.find(prefix) == bindings_.end()) result.push_back(fixed);
+  }
+  return result;
+}
+
+bool Machine::is_repeated(const std::vector<Ipv6Prefix>& prefixes, const v1::AttachRequest& request) const {
+  return !prefixes.empty() && std::all_of(prefixes.begin(), prefixes.end(), [&](const Ipv6Prefix& prefix) {
+    const auto& binding = bindings_.at(prefix).binding;
+    return binding.attached_ar() == request.ar() && equal(binding.attachment(), request.attachment());
+  });
+}
+
+Machine::Assignment Machine::assign(const std::string& mn_id, const std::string& ar, const Rules& rules,
+                                    SystemTime now) {
+  Assignment result;
+  result.fixed = missing_fixed(rules);
+  bool has_home_here = std::any_of(result.fixed.begin(), result.fixed.end(),
+                                   [&](const v1::FixedPrefix& fixed) { return fixed.home_ar() == ar; });
+  std::size_t kept = result.fixed.size();
+  std::optional<Ipv6Prefix> idlest;
+  if (const auto mn = mobile_nodes_.find(mn_id); mn != mobile_nodes_.end()) {
+    for (const auto& prefix : movable(mn->second, ar, rules)) {
+      const auto& binding = bindings_.at(prefix).binding;
+      ++kept;
+      if (binding.home_ar() == ar) {
+        has_home_here = true;
+      } else if (rules.find_fixed(binding.prefix()) == nullptr && idle_since(binding) + settings_.idle_after <= now &&
+                 (!idlest || idle_since(binding) < idle_since(bindings_.at(*idlest).binding))) {
+        idlest = prefix;
+      }
+    }
+  }
+  result.keeps_any = kept > 0;
+  if (has_home_here) return result;
+  if (kept >= rules.max_prefixes) {
+    if (!idlest) return result;
+    result.ends = idlest;
+  }
+  result.fresh = nodes_.at(ar).pool.take();
+  result.exhausted = !result.fresh;
+  if (!result.fresh) result.ends.reset();
+  return result;
+}
+
+Output Machine::attach(const v1::AttachRequest& request, SystemTime now) {
+  NodeState* here = node(request.ar());
+  if (here == nullptr) return refuse(unknown_access_router(request.ar()), request, now);
+  if (auto s = check_attach(request); !s.ok()) {
+    Output output;
+    output.status = std::move(s);
+    return output;
+  }
+  const SystemTime heard = now - *parse_age(request.age());
+
+  const auto known = mobile_nodes_.find(request.mn_id());
+  const bool creates_none = request.trigger() == v1::TRIGGER_DATA_FRAME || request.trigger() == v1::TRIGGER_REPLAY;
+  if (known == mobile_nodes_.end() && creates_none) {
+    Output output;
+    output.status = absl::NotFoundError(
+        absl::StrCat("mobile node ", request.mn_id(), " is unknown; it becomes known by a router solicitation"));
+    return output;
+  }
+  if (auto s = check_sequence(request.ar(), request.mn_id(), request.incarnation(), request.sequence()); !s.ok()) {
+    return refuse(std::move(s), request, now);
+  }
+  if (known != mobile_nodes_.end()) {
+    if (auto s = check_younger(known->second, request.ar(), heard); !s.ok()) return refuse(std::move(s), request, now);
+  }
+  const Rules rules = policies_.resolve(request.mn_id(), request.ar());
+  if (auto s = check_policy_allows(request, rules, *here); !s.ok()) return refuse(std::move(s), request, now);
+  if (known != mobile_nodes_.end()) {
+    const auto prefixes = movable(known->second, request.ar(), rules);
+    if (is_repeated(prefixes, request)) {
+      known->second.heard = std::max(known->second.heard, heard);
+      Output output;
+      output.generation = bindings_.at(prefixes.front()).binding.generation();
+      return output;
+    }
+  }
+
+  // RFC 8818, 4.3: the MN keeps the prefixes that it has and, at a new AR, gets one of that AR as well.
+  const Assignment assignment = assign(request.mn_id(), request.ar(), rules, now);
+  if (assignment.exhausted && !assignment.keeps_any) {
+    auto output = refuse(absl::ResourceExhaustedError(absl::StrCat(
+                             "all ", here->pool.size(), " prefixes of ", request.ar(), " (", describe_pools(here->info),
+                             ") are assigned or in quarantine; add a pool to it in the configuration")),
+                         request, now);
+    tell_exhausted(output, *here, request.mn_id(), now);
+    return output;
+  }
+
+  Transaction tx(*this, now);
+  tx.durability = Durability::kSync;
+  tx.output.generation = tx.generation();
+  if (assignment.exhausted) tell_exhausted(tx.output, *here, request.mn_id(), now);
+  MobileNode& mn = mobile_nodes_[request.mn_id()];
+  if (mn.prefixes.empty()) mn.sequences[request.ar()] = {request.incarnation(), request.sequence()};
+  mn.heard = heard;
+  if (!mn.prefixes.empty()) count_move(tx, mn, request, rules);
+  bring_along(tx, mn, request, heard, rules, assignment);
+  return tx.finish();
+}
+
+void Machine::bring_along(Transaction& tx, MobileNode& mn, const v1::AttachRequest& request, SystemTime heard,
+                          const Rules& rules, const Assignment& assignment) {
+  const auto before = mn.prefixes;
+  for (const auto& prefix : before) {
+    const auto& binding = bindings_.at(prefix).binding;
+    if (prefix == assignment.ends) {
+      release(tx, tx.edit(prefix), "idle, makes room for another");
+    } else if (goes_along(binding, request.ar(), rules)) {
+      move(tx, tx.edit(prefix), request, heard, rules);
+    } else if (!binding.released()) {
+      release(tx, tx.edit(prefix), "nomadic, its mobile node has left");
+    }
+  }
+  for (const auto& fixed : assignment.fixed) {
+    create(tx, *Ipv6Prefix::parse(fixed.prefix()), fixed.home_ar(), request, heard, rules);
+  }
+  if (assignment.fresh) create(tx, *assignment.fresh, request.ar(), request, heard, rules);
+}
+
+void Machine::count_move(Transaction& tx, MobileNode& mn, const v1::AttachRequest& request, const Rules& rules) {
+  if (settings_.flap_window == nanoseconds::zero()) return;
+  const bool moved = std::any_of(mn.prefixes.begin(), mn.prefixes.end(), [&](const Ipv6Prefix& prefix) {
+    const auto& from = bindings_.at(prefix).binding;
+    const std::string& last = from.attached_ar().empty() ? from.last_ar() : from.attached_ar();
+    return !last.empty() && last != request.ar() && !from.released();
+  });
+  if (!moved) return;
+  if (mn.quiet_at && *mn.quiet_at > tx.now) {
+    mn.quiet_at = tx.now + settings_.flap_window;
+    return;
+  }
+  mn.moves.push_back(tx.now);
+  while (mn.moves.front() + settings_.flap_window <= tx.now) mn.moves.pop_front();
+  if (mn.moves.size() < settings_.flap_moves) return;
+  mn.moves.clear();
+  if (rules.mode != v1::MODE_RELOCATE && rules.fixed == nullptr) return;
+  mn.quiet_at = tx.now + settings_.flap_window;
+  auto& event = tx.output.events.emplace_back();
+  event.set_type(v1::EVENT_TYPE_FLAPPING);
+  event.set_mn_id(request.mn_id());
+  event.set_ar(request.ar());
+  *event.mutable_at() = to_proto(tx.now);
+  event.set_detail(absl::StrCat(settings_.flap_moves, " moves; stays in redirection until it has not moved for ",
+                                std::chrono::duration_cast<std::chrono::seconds>(settings_.flap_window).count(), " s"));
+}
+
+void Machine::tell_exhausted(Output& output, NodeState& at, const std::string& mn_id, SystemTime now) {
+  if (std::exchange(at.exhausted, true)) return;
+  auto& event = output.events.emplace_back();
+  event.set_type(v1::EVENT_TYPE_POOL_EXHAUSTED);
+  event.set_mn_id(mn_id);
+  event.set_ar(at.info.name());
+  *event.mutable_at() = to_proto(now);
+  event.set_detail(describe_pools(at.info));
+}
+
+void Machine::create(Transaction& tx, const Ipv6Prefix& prefix, const std::string& home_ar,
+                     const v1::AttachRequest& request, SystemTime heard, const Rules& rules) {
+  mobile_nodes_[request.mn_id()].prefixes.push_back(prefix);
+  Entry& entry = tx.edit(prefix);
+  v1::Binding& binding = entry.binding;
+  binding.set_prefix(prefix.to_string());
+  binding.set_mn_id(request.mn_id());
+  binding.set_home_ar(home_ar);
+  *binding.mutable_created_at() = to_proto(tx.now);
+  *binding.mutable_generation() = tx.generation();
+  tx.event(v1::EVENT_TYPE_PREFIX_ASSIGNED, binding, home_ar, to_proto(tx.now));
+  move(tx, entry, request, heard, rules);
+}
+
+void Machine::move(Transaction& tx, Entry& entry, const v1::AttachRequest& request, SystemTime heard,
+                   const Rules& rules) {
+  v1::Binding& binding = entry.binding;
+  const std::string from = binding.attached_ar();
+  binding.set_attached_ar(request.ar());
+  binding.clear_last_ar();
+  *binding.mutable_attachment() = request.attachment();
+  *binding.mutable_attached_at() = to_proto(heard);
+  *binding.mutable_attachment_generation() = tx.generation();
+  if (from != request.ar() || !binding.has_arrived_at()) *binding.mutable_arrived_at() = to_proto(heard);
+  if (!is_away(binding)) {
+    binding.clear_away_since();
+  } else if (!binding.has_away_since()) {
+    *binding.mutable_away_since() = to_proto(heard);
+  }
+  binding.set_released(false);
+  binding.clear_free_at();
+  entry.grace_ends.reset();
+  take_plan(binding, plan_of(binding, rules, tx.now));
+  begin_generation(tx, entry);
+
+  if (request.trigger() != v1::TRIGGER_UNSPECIFIED) {
+    tx.event(v1::EVENT_TYPE_ARRIVAL_SEEN, binding, request.ar(), request.heard_at(),
+             std::string(trigger_name(request.trigger())));
+  }
+  tx.event(v1::EVENT_TYPE_ATTACH_COMMITTED, binding, request.ar(), to_proto(tx.now),
+           from.empty() ? std::string() : absl::StrCat("from ", from));
+}
+
+void Machine::begin_generation(Transaction& tx, Entry& entry) {
+  v1::Binding& binding = entry.binding;
+  *binding.mutable_generation() = tx.generation();
+  binding.set_state(v1::BINDING_STATE_MOVING);
+  enter_holder(binding, binding.home_ar());
+  enter_holder(binding, binding.attached_ar());
+  for (auto& holder : *binding.mutable_holders()) {
+    holder.set_superseded(false);
+    holder.set_releasing(false);
+  }
+  v1::Holder& attached = *find_holder(binding, binding.attached_ar());
+  binding.set_preference(winning_preference(binding, settings_.preference_levels));
+  attached.set_advertises_preference(std::max(attached.advertises_preference(), binding.preference()));
+  entry.progress.clear();
+  tx.durability = Durability::kSync;
+}
+
+// Detach
+
+Output Machine::detach(const v1::DetachRequest& request, SystemTime now) {
+  Output refusal;
+  if (node(request.ar()) == nullptr) {
+    refusal.status = unknown_access_router(request.ar());
+    return refusal;
+  }
+  if (auto s = check_link_layer_address("mn_id", request.mn_id()); !s.ok()) {
+    refusal.status = std::move(s);
+    return refusal;
+  }
+  const auto age = parse_age(request.age());
+  if (!age.ok()) {
+    refusal.status = age.status();
+    return refusal;
+  }
+  const auto mn = mobile_nodes_.find(request.mn_id());
+  if (mn == mobile_nodes_.end()) {
+    refusal.status = absl::NotFoundError(absl::StrCat("mobile node ", request.mn_id(), " is unknown"));
+    return refusal;
+  }
+  if (!check_sequence(request.ar(), request.mn_id(), request.incarnation(), request.sequence()).ok()) {
+    refusal.stale = true;
+    return refusal;
+  }
+
+  Transaction tx(*this, now);
+  tx.durability = Durability::kSync;
+  tx.output.stale = true;
+  for (const auto& prefix : mn->second.prefixes) {
+    const auto& current = bindings_.at(prefix).binding;
+    if (current.attached_ar() != request.ar()) continue;
+    if (!is_none(request.generation()) && !means_this_attachment(current, request.generation())) continue;
+    tx.output.stale = false;
+    depart(tx, tx.edit(prefix), request.reason(), now - *age);
+  }
+  return tx.finish();
+}
+
+Output Machine::detach_by_operator(const std::string& mn_id, SystemTime now) {
+  Output refusal;
+  const auto mn = mobile_nodes_.find(mn_id);
+  if (mn == mobile_nodes_.end()) {
+    refusal.status = absl::NotFoundError(absl::StrCat("mobile node ", mn_id, " is unknown"));
+    return refusal;
+  }
+  Transaction tx(*this, now);
+  for (const auto& prefix : mn->second.prefixes) {
+    if (is_detached(bindings_.at(prefix).binding)) continue;
+    depart(tx, tx.edit(prefix), v1::DETACH_REASON_OPERATOR, now);
+    ++tx.output.prefixes;
+  }
+  if (tx.output.prefixes == 0) {
+    refusal.status = absl::FailedPreconditionError(absl::StrCat("mobile node ", mn_id, " is not attached"));
+    return refusal;
+  }
+  return tx.finish();
+}
+
+void Machine::depart(Transaction& tx, Entry& entry, v1::DetachReason reason, SystemTime at) {
+  v1::Binding& binding = entry.binding;
+  const std::string from = binding.attached_ar();
+  *binding.mutable_generation() = tx.generation();
+  *binding.mutable_attachment_generation() = tx.generation();
+  binding.set_last_ar(from);
+  binding.clear_attached_ar();
+  clear_plan(binding);
+  binding.set_state(v1::BINDING_STATE_DETACHED_GRACE);
+  for (auto& holder : *binding.mutable_holders()) holder.set_superseded(false);
+  entry.progress.clear();
+  entry.grace_ends = tx.now + settings_.detach_grace;
+  tx.durability = Durability::kSync;
+  tx.event(v1::EVENT_TYPE_DETACHED, binding, from, to_proto(at), std::string(reason_name(reason)));
+  if (settings_.detach_grace == nanoseconds::zero()) end(tx, entry);
+}
+
+// The end of an attachment that is not followed by another one is a generation of its own: every AR acknowledges anew
+// what it holds.
+void Machine::end(Transaction& tx, Entry& entry) {
+  v1::Binding& binding = entry.binding;
+  *binding.mutable_generation() = tx.generation();
+  binding.clear_attached_ar();
+  binding.set_state(v1::BINDING_STATE_DETACHED);
+  *binding.mutable_attachment_generation() = tx.generation();
+  clear_plan(binding);
+  binding.set_preference(0);
+  if (binding.prefix_type() == v1::PREFIX_TYPE_FIXED) {
+    binding.clear_free_at();
+  } else {
+    *binding.mutable_free_at() = to_proto(tx.now + settings_.prefix_quarantine);
+  }
+  for (auto& holder : *binding.mutable_holders()) {
+    holder.set_superseded(false);
+    holder.set_releasing(holder.ar() != binding.home_ar());
+  }
+  entry.progress.clear();
+  entry.grace_ends.reset();
+  tx.durability = Durability::kSync;
+}
+
+void Machine::release(Transaction& tx, Entry& entry, const std::string& why) {
+  end(tx, entry);
+  entry.binding.set_released(true);
+  tx.event(v1::EVENT_TYPE_PREFIX_RELEASED, entry.binding, entry.binding.home_ar(), to_proto(tx.now), why);
+}
+
+}  // namespace kedge::lm

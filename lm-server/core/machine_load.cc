@@ -1,0 +1,135 @@
+// Taking over what the store has.
+#include <algorithm>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "lm-server/core/machine_transaction.h"
+
+namespace kedge::lm {
+
+absl::StatusOr<Output> Machine::load(std::uint64_t epoch, std::uint64_t revision,
+                                     const std::map<std::string, std::string>& values, SystemTime now,
+                                     std::vector<std::string>* dropped) {
+  bindings_.clear();
+  mobile_nodes_.clear();
+  nodes_.clear();
+  sessions_.clear();
+  timers_.clear();
+  policies_.clear();
+  attached_count_ = 0;
+  moving_count_ = 0;
+  epoch_ = epoch;
+  revision_ = revision;
+  for (const auto& ar : settings_.access_routers) nodes_.emplace(ar.info.name(), NodeState(ar));
+
+  if (auto s = load_policies(values, dropped); !s.ok()) return s;
+
+  Commit commit{revision, revision + 1, Durability::kSync, {}};
+  std::map<std::string, std::pair<SystemTime, Ipv6Prefix>> youngest;
+  for (const auto& [key, value] : values) {
+    if (!absl::StartsWith(key, kBindingPrefix)) continue;
+    Entry entry;
+    v1::Binding& binding = entry.binding;
+    auto prefix = binding.ParseFromString(value) ? Ipv6Prefix::parse(binding.prefix())
+                                                 : absl::StatusOr<Ipv6Prefix>(absl::DataLossError(""));
+    if (!prefix.ok() || key != key_of(*prefix)) {
+      return absl::DataLossError(absl::StrCat("the store's value of ", key, " is no binding; restore a backup"));
+    }
+    NodeState* home = node(binding.home_ar());
+    if (home == nullptr || !home->pool.claim(*prefix)) {
+      if (dropped != nullptr) {
+        dropped->push_back(absl::StrCat(binding.prefix(), " of ", binding.mn_id(), ": no pool of access router \"",
+                                        binding.home_ar(), "\" covers it any more"));
+      }
+      commit.writes.push_back({key, std::nullopt});
+      continue;
+    }
+    std::string lost;
+    if (recover(entry, &lost) > 0) {
+      *binding.mutable_revision() = make_generation(epoch, commit.revision);
+      if (binding.state() == v1::BINDING_STATE_DETACHED_GRACE) *binding.mutable_generation() = binding.revision();
+      commit.writes.push_back({key, binding.SerializeAsString()});
+      if (dropped != nullptr) dropped->push_back(std::move(lost));
+    }
+    // A clock that was set back must not make every attachment to come look stale.
+    const SystemTime attached_at = std::min(from_proto(binding.attached_at()), now);
+    if (binding.state() == v1::BINDING_STATE_DETACHED_GRACE) entry.grace_ends = now + settings_.detach_grace;
+    auto& mn = mobile_nodes_[binding.mn_id()];
+    if (binding.flapping()) {
+      const SystemTime quiet_at = std::min(from_proto(binding.relocate_at()), now + settings_.flap_window);
+      mn.quiet_at = mn.quiet_at ? std::max(*mn.quiet_at, quiet_at) : quiet_at;
+    }
+    mn.prefixes.push_back(*prefix);
+    mn.heard = std::max(mn.heard, attached_at);
+    auto& last = youngest[binding.home_ar()];
+    last = std::max(last, {from_proto(binding.created_at()), *prefix});
+    index(*prefix, binding, +1);
+    bindings_.emplace(*prefix, std::move(entry));
+  }
+  for (const auto& [ar, last] : youngest) node(ar)->pool.continue_behind(last.second);
+  for (auto& [prefix, entry] : bindings_) {
+    // Done at once: what is due by the record alone waits for no acknowledgement.
+    const bool at_once = entry.grace_ends || entry.binding.state() == v1::BINDING_STATE_MOVING;
+    set_timer(prefix, entry, at_once ? now : due_of(entry));
+  }
+  reserve_fixed_again();
+
+  Output output;
+  if (!commit.writes.empty()) {
+    revision_ = commit.revision;
+    output.commit = std::move(commit);
+  }
+  return output;
+}
+
+absl::Status Machine::load_policies(const std::map<std::string, std::string>& values,
+                                    std::vector<std::string>* dropped) {
+  for (const auto& [key, value] : values) {
+    if (absl::StartsWith(key, kDrainPrefix)) {
+      if (NodeState* draining = node(value)) draining->draining = true;
+    }
+    if (!absl::StartsWith(key, PolicyBook::kKeyPrefix)) continue;
+    v1::PolicyEntry entry;
+    if (!entry.ParseFromString(value) || key != PolicyBook::key_of(entry.scope())) {
+      return absl::DataLossError(absl::StrCat("the store's value of ", key, " is no policy; restore a backup"));
+    }
+    // Kept as it is: the configuration may come back.
+    const auto status = check_policy(entry.scope(), entry.policy(), settings_.access_routers);
+    if (!status.ok() && dropped != nullptr) {
+      dropped->push_back(
+          absl::StrCat(key, " does not fit the configuration any more: ", std::string(status.message())));
+    }
+    policies_.set(std::move(entry));
+  }
+  return absl::OkStatus();
+}
+
+void Machine::reserve_fixed_again() {
+  policies_.visit([&](const v1::PolicyEntry& entry) {
+    for (const auto& fixed : entry.policy().fixed_prefixes()) {
+      const auto prefix = *Ipv6Prefix::parse(fixed.prefix());
+      NodeState* home = node(fixed.home_ar());
+      if (home != nullptr && bindings_.find(prefix) == bindings_.end()) home->pool.claim(prefix);
+    }
+  });
+}
+
+std::uint64_t Machine::recover(Entry& entry, std::string* dropped) {
+  v1::Binding& binding = entry.binding;
+  std::vector<std::string> unknown;
+  for (const auto& holder : binding.holders()) {
+    if (node(holder.ar()) == nullptr) unknown.push_back(holder.ar());
+  }
+  for (const auto& ar : unknown) remove_holder(binding, ar);
+  if (!is_detached(binding) && node(binding.attached_ar()) == nullptr) {
+    binding.clear_attached_ar();
+    binding.set_state(v1::BINDING_STATE_DETACHED_GRACE);
+  }
+  if (!unknown.empty()) {
+    *dropped = absl::StrCat(binding.prefix(), " of ", binding.mn_id(), ": access router \"", unknown.front(),
+                            "\" is not in the configuration any more");
+  }
+  return unknown.size();
+}
+
+}  // namespace kedge::lm

@@ -1,0 +1,148 @@
+// Parts of the state machine that its files share. Included by them only.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "lm-server/core/generation.h"
+#include "lm-server/core/machine.h"
+#include "lm-server/core/rules.h"
+
+namespace kedge::lm {
+
+inline constexpr const char* kBindingPrefix = "binding/";
+inline constexpr const char* kDrainPrefix = "drain/";
+
+inline std::shared_ptr<const v1::LmMessage> record_message(const v1::Binding& binding) {
+  auto message = std::make_shared<v1::LmMessage>();
+  *message->mutable_record()->mutable_binding() = binding;
+  return message;
+}
+
+inline std::shared_ptr<const v1::LmMessage> forget_message(const std::string& prefix, const v1::Generation& revision) {
+  auto message = std::make_shared<v1::LmMessage>();
+  auto& forget = *message->mutable_record()->mutable_forget();
+  forget.set_prefix(prefix);
+  *forget.mutable_revision() = revision;
+  return message;
+}
+
+// InvalidArgument: `text` is no unicast link-layer address in its one form; `field` is named.
+absl::Status check_link_layer_address(const std::string& field, const std::string& text);
+
+// Changes of one command. The revision that they share is used up only when anything did change.
+class Machine::Transaction {
+ public:
+  Transaction(Machine& machine, SystemTime time) : now(time), machine_(machine) {}
+
+  Entry& edit(const Ipv6Prefix& prefix) {
+    auto [it, fresh] = machine_.bindings_.try_emplace(prefix);
+    if (touched_.find(prefix) == touched_.end()) {
+      touched_.emplace(prefix, fresh ? std::nullopt : std::optional(it->second.binding));
+    }
+    return it->second;
+  }
+
+  // Of this change.
+  v1::Generation generation() const { return make_generation(machine_.epoch_, machine_.revision_ + 1); }
+
+  void event(v1::EventType type, const v1::Binding& binding, const std::string& ar,
+             const google::protobuf::Timestamp& at, std::string detail = {}) {
+    auto& event = output.events.emplace_back();
+    event.set_type(type);
+    event.set_prefix(binding.prefix());
+    event.set_mn_id(binding.mn_id());
+    event.set_ar(ar);
+    *event.mutable_generation() = binding.generation();
+    *event.mutable_at() = at.seconds() == 0 ? to_proto(now) : at;
+    event.set_detail(std::move(detail));
+  }
+
+  // Beside the bindings.
+  void write(std::string key, std::optional<std::string> value) {
+    writes_.push_back({std::move(key), std::move(value)});
+  }
+
+  Output finish() {
+    Commit commit{machine_.revision_, machine_.revision_ + 1, durability, std::move(writes_)};
+    const v1::Generation revision = generation();
+    for (auto& [prefix, before] : touched_) {
+      Entry& entry = machine_.bindings_.at(prefix);
+      machine_.advance(*this, entry);
+      if (entry.binding.holders().empty()) {
+        forget(prefix, entry, before);
+        commit.writes.push_back({key_of(prefix), std::nullopt});
+        continue;
+      }
+      v1::Binding& after = entry.binding;
+      if (before && before->SerializeAsString() == after.SerializeAsString()) continue;
+      *after.mutable_revision() = revision;
+      *after.mutable_updated_at() = to_proto(now);
+      if (before) machine_.index(prefix, *before, -1);
+      machine_.index(prefix, after, +1);
+      commit.writes.push_back({key_of(prefix), after.SerializeAsString()});
+      tell_holders(before, after);
+    }
+    mark_more();
+    if (!commit.writes.empty()) {
+      commit.durability = durability;
+      machine_.revision_ = commit.revision;
+      output.commit = std::move(commit);
+    }
+    return std::move(output);
+  }
+
+  const SystemTime now;
+  Durability durability = Durability::kLazy;
+  Output output;
+
+ private:
+  // Nobody holds anything for it any more, and its quarantine is over.
+  void forget(const Ipv6Prefix& prefix, Entry& entry, const std::optional<v1::Binding>& before) {
+    if (before) {
+      machine_.index(prefix, *before, -1);
+      for (const auto& holder : before->holders()) {
+        machine_.send(output, machine_.nodes_.at(holder.ar()), forget_message(entry.binding.prefix(), generation()));
+      }
+    }
+    event(v1::EVENT_TYPE_PREFIX_FREED, entry.binding, entry.binding.home_ar(), to_proto(now));
+    machine_.forget(prefix, entry);
+  }
+
+  void tell_holders(const std::optional<v1::Binding>& before, const v1::Binding& after) {
+    const auto record = record_message(after);
+    for (const auto& holder : after.holders()) machine_.send(output, machine_.nodes_.at(holder.ar()), record);
+    if (!before) return;
+    for (const auto& holder : before->holders()) {
+      if (find_holder(after, holder.ar()) != nullptr) continue;
+      machine_.send(output, machine_.nodes_.at(holder.ar()), forget_message(after.prefix(), after.revision()));
+    }
+  }
+
+  // Each session learns which of the records is the last of this change.
+  void mark_more() {
+    std::set<std::uint64_t> seen;
+    std::map<const v1::LmMessage*, std::shared_ptr<const v1::LmMessage>> marked;
+    for (auto message = output.messages.rbegin(); message != output.messages.rend(); ++message) {
+      if (!message->content->has_record() || seen.insert(message->session).second) continue;
+      auto& copy = marked[message->content.get()];
+      if (copy == nullptr) {
+        auto with_more = std::make_shared<v1::LmMessage>(*message->content);
+        with_more->mutable_record()->set_more(true);
+        copy = std::move(with_more);
+      }
+      message->content = copy;
+    }
+  }
+
+  Machine& machine_;
+  std::vector<Write> writes_;
+  std::map<Ipv6Prefix, std::optional<v1::Binding>> touched_;
+};
+
+}  // namespace kedge::lm
