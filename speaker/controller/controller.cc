@@ -161,8 +161,10 @@ void Controller::on_snapshot(const LmClient::Snapshot& snapshot) {
   if (!status.ok()) log_error("forwarding_incomplete", "error", status.ToString(), "effect", "retrying");
   for (auto& [prefix, entry] : entries_) {
     const auto route = routes.find(prefix);
+    entry.requested = route == routes.end() ? std::nullopt : std::optional(route->second);
+    entry.confirmed = status.ok();
     if (status.ok()) {
-      entry.programmed = route == routes.end() ? std::nullopt : std::optional(route->second);
+      entry.programmed = entry.requested;
     } else {
       entry.programmed.reset();  // reconcile() below sets each by itself and learns which one failed
     }
@@ -273,6 +275,8 @@ std::optional<Route> Controller::route_of(const Entry& entry) const {
     }
     case Forwarding::Kind::kRedirect: {
       if (!config_.redirection) return entry.superseded ? std::nullopt : entry.programmed;
+      // What is only kept is what the kernel has: the LM may have heard of something older.
+      if (!attached_delivers(entry.record) && entry.programmed) return entry.programmed;
       const auto node = nodes_.find(entry.desired.forwarding.redirect_to);
       if (node == nodes_.end()) return entry.programmed;
       const auto segment = Ipv6Address::parse(node->second.deliver_sid());
@@ -310,10 +314,13 @@ void Controller::reconcile_forwarding(const Ipv6Prefix& prefix, Entry& entry) {
     // keeps what it has until something better is safe.
     const bool clear =
         (releasing(entry) && entry.level_wanted == 0 && entry.level_committed == 0U) || (bgp_only && entry.superseded);
-    if (!clear || !entry.programmed) return;
+    if (!clear || (!entry.programmed && entry.confirmed)) return;
   }
-  if (route == entry.programmed) return;
-  if (const auto status = forwarding_.set(prefix, route); !status.ok()) {
+  if (route == entry.programmed && entry.confirmed) return;
+  const auto status = forwarding_.set(prefix, route);
+  entry.requested = route;
+  entry.confirmed = status.ok();
+  if (!status.ok()) {
     log(absl::IsUnavailable(status) ? LogLevel::kInfo : LogLevel::kError, "forwarding_postponed", "prefix", prefix,
         "generation", generation_text(entry.record.generation()), "reason", status.ToString());
     return;
@@ -366,7 +373,7 @@ void Controller::set_level(const Ipv6Prefix& prefix, Entry& entry, std::uint32_t
 void Controller::acknowledge(const Ipv6Prefix& prefix, Entry& entry) {
   const auto* own = own_holder(entry.record, config_.name);
   if (own == nullptr) return;
-  if (entry.programmed) {
+  if (entry.programmed && entry.confirmed) {
     switch (entry.programmed->kind) {
       case Route::Kind::kDeliver:
         if (entry.record.attached_ar() == config_.name && entry.programmed == route_of(entry)) {
@@ -396,7 +403,7 @@ void Controller::acknowledge(const Ipv6Prefix& prefix, Entry& entry) {
       (anchoring.kind == Anchoring::Kind::kNone || entry.superseded)) {
     send_ack(prefix, entry, v1::STAGE_WITHDRAWN);
   }
-  const bool empty = !entry.programmed && entry.level_wanted == 0 && entry.level_committed == 0U;
+  const bool empty = !entry.programmed && entry.confirmed && entry.level_wanted == 0 && entry.level_committed == 0U;
   const bool bgp_only = !config_.redirection && entry.superseded;
   if (empty && (own->releasing() || bgp_only)) send_ack(prefix, entry, v1::STAGE_CLEARED);
 }
@@ -421,7 +428,8 @@ void Controller::on_programmed(const Ipv6Prefix& prefix) {
   const auto found = entries_.find(prefix);
   if (found == entries_.end()) return;
   auto& entry = found->second;
-  entry.programmed = route_of(entry);
+  entry.programmed = entry.requested;
+  entry.confirmed = true;
   reconcile(prefix, entry);
   refresh_mn(entry.record.mn_id());
 }

@@ -54,6 +54,10 @@ class Controller {
     Desired desired;
     // What the kernel has acknowledged.
     std::optional<Route> programmed;
+    // What the forwarding plane was last asked for; it goes on trying until it is asked for something else. While that
+    // is not confirmed, the kernel holds one of the two.
+    std::optional<Route> requested;
+    bool confirmed = true;
     std::uint32_t level_wanted = 0;
     // What FRR has committed; nullopt while a commit is awaited.
     std::optional<std::uint32_t> level_committed = 0;
