@@ -122,9 +122,12 @@ void Controller::on_snapshot(const LmClient::Snapshot& snapshot) {
     if (auto node = previous.extract(*prefix); !node.empty()) {
       const bool same_generation = compare(node.mapped().record.generation(), binding.generation()) == 0;
       entry.programmed = node.mapped().programmed;
+      entry.fresh = node.mapped().fresh;
       entry.level_wanted = node.mapped().level_wanted;
       entry.level_committed = node.mapped().level_committed;
       entry.superseded = same_generation && node.mapped().superseded;
+    } else {
+      entry.fresh = true;
     }
     entry.record = binding;
     entry.desired = desired(binding, config_.name);
@@ -163,11 +166,8 @@ void Controller::on_snapshot(const LmClient::Snapshot& snapshot) {
     const auto route = routes.find(prefix);
     entry.requested = route == routes.end() ? std::nullopt : std::optional(route->second);
     entry.confirmed = status.ok();
-    if (status.ok()) {
-      entry.programmed = entry.requested;
-    } else {
-      entry.programmed.reset();  // reconcile() below sets each by itself and learns which one failed
-    }
+    // Otherwise reconcile() below sets each by itself and learns which one failed.
+    if (status.ok()) entry.programmed = entry.requested;
     // FRR confirms each that it holds or shall let go; of the others it holds nothing.
     const auto* own = own_holder(entry.record, config_.name);
     if (entry.level_wanted > 0 || (own != nullptr && own->advertises_preference() > 0)) entry.level_committed.reset();
@@ -226,6 +226,7 @@ void Controller::take(const v1::Binding& binding) {
     entry.watched = false;
     observer_.unwatch(*prefix);
   }
+  if (new_generation) entry.fresh = false;
   entry.record = binding;
   prefixes_of_mn_[binding.mn_id()].insert(*prefix);
   reconcile(*prefix, entry);
@@ -276,7 +277,7 @@ std::optional<Route> Controller::route_of(const Entry& entry) const {
     case Forwarding::Kind::kRedirect: {
       if (!config_.redirection) return entry.superseded ? std::nullopt : entry.programmed;
       // What is only kept is what the kernel has: the LM may have heard of something older.
-      if (!attached_delivers(entry.record) && entry.programmed) return entry.programmed;
+      if (!attached_delivers(entry.record) && !entry.fresh) return entry.programmed;
       const auto node = nodes_.find(entry.desired.forwarding.redirect_to);
       if (node == nodes_.end()) return entry.programmed;
       const auto segment = Ipv6Address::parse(node->second.deliver_sid());

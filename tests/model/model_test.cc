@@ -2,6 +2,8 @@
 //
 // KEDGE_MODEL_SEED    one seed instead of the test's own
 // KEDGE_MODEL_EVENTS  events for each seed
+// KEDGE_MODEL_REPLAYS replays at most that look for fewer events with the same violation (0: none)
+// KEDGE_MODEL_TRACE   if set, all lines of what happened are shown
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
@@ -20,7 +22,7 @@ namespace {
 constexpr std::size_t kEventsOfAnEpisode = 2000;
 constexpr std::size_t kLastLines = 50;
 // Of replays that look for fewer events that do the same.
-constexpr int kReplays = 2000;
+constexpr std::uint64_t kReplays = 2000;
 
 std::uint64_t from_environment(const char* name, std::uint64_t otherwise) {
   const char* text = std::getenv(name);
@@ -70,10 +72,11 @@ std::string invariant_of(const std::string& violation) { return violation.substr
 
 // Leaves out whatever is not needed for the same invariant to break.
 Episode shrink(Episode episode, const std::string& violation) {
-  int replays = 0;
+  const std::uint64_t most = from_environment("KEDGE_MODEL_REPLAYS", kReplays);
+  std::uint64_t replays = 0;
   for (std::size_t portion = std::max<std::size_t>(episode.events.size() / 2, 1); portion > 0;) {
     bool shorter = false;
-    for (std::size_t at = 0; at < episode.events.size() && replays < kReplays; ++replays) {
+    for (std::size_t at = 0; at < episode.events.size() && replays < most; ++replays) {
       Episode fewer = episode;
       const auto begin = fewer.events.begin() + static_cast<std::ptrdiff_t>(at);
       fewer.events.erase(begin, begin + static_cast<std::ptrdiff_t>(std::min(portion, fewer.events.size() - at)));
@@ -84,7 +87,7 @@ Episode shrink(Episode episode, const std::string& violation) {
         at += portion;
       }
     }
-    if (replays >= kReplays) break;
+    if (replays >= most) break;
     if (portion == 1 && !shorter) break;
     portion = std::max<std::size_t>(portion / 2, 1);
   }

@@ -730,6 +730,10 @@ bool World::kernel_is_repaired(Router& router) {
 bool World::speaker_dies(Router& router) {
   if (router.speaker == nullptr) return false;
   trace("{}'s speaker dies", router.name);
+  // Its next life knows a deliver route for an MN that is elsewhere by now only from the kernel, where it does not look.
+  for (auto& [prefix, known] : known_) {
+    if (router.kernel.contains(prefix)) known.ended = last_generation_;
+  }
   router.speaker.reset();
   for (const auto& session : sessions_) {
     if (session->ar == ar_of(router.name)) session->broken = true;
@@ -745,6 +749,16 @@ bool World::speaker_starts(Router& router) {
 }
 
 void World::time_passes(std::chrono::nanoseconds time) {
+  // The hold is there for BGP to converge in.
+  if (planned_ && (bgp_lag_ += time) > settings_.redirect_hold / 2) {
+    for (int edge = 0; edge < 3; ++edge) {
+      for (std::size_t i = 0; i < routers_.size(); ++i) {
+        while (bgp_propagates(static_cast<int>(i), edge)) {
+        }
+      }
+    }
+    bgp_lag_ = {};
+  }
   trace("{} ms pass", time / 1ms);
   now_ += time;
   steady_now_ += time;
@@ -761,7 +775,10 @@ void World::check() {
         known.pointed_at[ar_of(kernel->route.segment)] = now_;
       }
     }
-    if (server_->up()) check_binding(prefix, known);
+    if (server_->up()) {
+      last_generation_ = server_->machine().revision();
+      check_binding(prefix, known);
+    }
     check_chains(prefix, known);
     check_one_top(prefix);
     if (planned_ && known.in_use) check_no_black_hole(prefix, known);
@@ -781,7 +798,9 @@ void World::check_binding(const Ipv6Prefix& prefix, Known& known) {
     }
   }
   if (binding == nullptr) return;
-  if (binding->state() == v1::BINDING_STATE_DETACHED) known.ended = binding->generation();
+  if (binding->state() == v1::BINDING_STATE_DETACHED && lm::compare(binding->generation(), known.ended) > 0) {
+    known.ended = binding->generation();
+  }
   if (lm::is_detached(*binding)) known.in_use = false;
   if (binding->preference() > 0 && !lm::is_detached(*binding) &&
       binding->preference() <= lm::highest_other_preference(*binding, binding->attached_ar())) {

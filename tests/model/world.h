@@ -200,6 +200,9 @@ class World {
   std::vector<Router> routers_;
   std::vector<Mobile> mobiles_;
   std::vector<std::shared_ptr<Session>> sessions_;
+  v1::Generation last_generation_;
+  // Since BGP was last seen to have converged, in planned operation.
+  std::chrono::nanoseconds bgp_lag_{};
   std::map<std::uint64_t, std::shared_ptr<Session>> session_of_id_;
   std::uint64_t last_session_ = 0;
   std::vector<std::shared_ptr<Call>> calls_;
