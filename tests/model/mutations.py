@@ -85,7 +85,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--build", help="keep the copy and its build in this folder, for the next run")
     parser.add_argument("--events", default="200000", help="events for each mutation (default: %(default)s)")
-    parser.add_argument("--seed", default="1")
+    parser.add_argument("--seed", default="1", help="seed of the events (default: %(default)s)")
     parser.add_argument("names", nargs="*", help="parts of names of mutations")
     arguments = parser.parse_args()
 
@@ -102,7 +102,7 @@ def main():
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / name, target)
         environment = dict(os.environ, CCACHE_BASEDIR=str(folder.parent), CCACHE_NOHASHDIR="1")
-        configured = run(["cmake", "-S", sources, "-B", build, "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release"],
+        configured = run(["cmake", "-S", sources, "-B", build, "-G", "Ninja", "-DCMAKE_BUILD_TYPE=RelWithDebInfo"],
                          env=environment)
         if configured.returncode:
             sys.exit(configured.stdout)

@@ -203,6 +203,7 @@ absl::Status Speaker::set(const Ipv6Prefix& prefix, const std::optional<speaker:
     return absl::UnavailableError("the kernel refuses");
   }
   world_.set_kernel(router_, prefix, route, record(prefix), generation);
+  if (route) router_.confirmed[prefix] = {*route, generation};
   return absl::OkStatus();
 }
 
@@ -232,6 +233,7 @@ bool Speaker::repair(Random& random) {
   const auto [route, generation] = it->second;
   pending_.erase(it);
   world_.set_kernel(router_, prefix, route, record(prefix), generation);
+  if (route) router_.confirmed[prefix] = {*route, generation};
   on_programmed(prefix);
   return true;
 }

@@ -239,7 +239,7 @@ bool World::planned_move() {
       ++bindings;
     }
   }
-  if (settled && bindings > 0 && mobile.links.size() > 1) {
+  if (settled && bindings > 0 && mobile.links.size() > 1 && calls_.empty()) {
     mobile.links.erase(mobile.links.begin(), mobile.links.end() - 1);
     trace("{} leaves its old links", mobile.id);
     return true;
@@ -544,6 +544,9 @@ v1::Generation World::check_redirect(Router& router, const Ipv6Prefix& prefix,
     return record->generation();
   }
   if (held != nullptr && held->route == *route) return held->generation;
+  // Back to what it had, from something that was never confirmed and that nobody therefore relies on.
+  const auto confirmed = router.confirmed.find(prefix);
+  if (confirmed != router.confirmed.end() && confirmed->second.route == *route) return confirmed->second.generation;
   // A speaker that has just started knows only what it has acknowledged in its last life.
   const auto from = acknowledged.lower_bound({target, 0});
   const bool ever = from != acknowledged.end() && from->first == target;
@@ -613,6 +616,7 @@ void World::acknowledged(Router& router, const Ipv6Prefix& prefix, const v1::Ack
   if (is(Kind::kDeliver) || is(Kind::kRedirect)) {
     if (ack.stage() == v1::STAGE_DELIVERING || ack.stage() == v1::STAGE_REDIRECTING) {
       held->second.generation = ack.generation();
+      router.confirmed[prefix] = held->second;
     }
   }
 }
@@ -735,6 +739,7 @@ bool World::speaker_dies(Router& router) {
     if (router.kernel.contains(prefix)) known.ended = last_generation_;
   }
   router.speaker.reset();
+  router.confirmed.clear();
   for (const auto& session : sessions_) {
     if (session->ar == ar_of(router.name)) session->broken = true;
   }
@@ -781,7 +786,7 @@ void World::check() {
     }
     check_chains(prefix, known);
     check_one_top(prefix);
-    if (planned_ && known.in_use) check_no_black_hole(prefix, known);
+    if (planned_ && known.in_use && settings_.mode != v1::MODE_NOMADIC) check_no_black_hole(prefix, known);
   }
 }
 

@@ -74,6 +74,8 @@ struct Call {
 struct Router {
   std::string name;
   std::map<Ipv6Prefix, KernelRoute> kernel;
+  // Of it, what the speaker was told of; gone with the speaker.
+  std::map<Ipv6Prefix, KernelRoute> confirmed;
   // FRR's configuration, what its bgpd makes of it, and what it hears from the reflector.
   std::map<Ipv6Prefix, std::uint32_t> statics;
   std::map<Ipv6Prefix, std::uint32_t> originated;
