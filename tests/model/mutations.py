@@ -1,9 +1,9 @@
 #!/usr/bin/python3
 """Seeds known mistakes into copies of the sources and tells whether the model notices, and after how many events.
 
-usage: mutations.py [--build FOLDER] [--events N] [NAME...]
+usage: mutations.py [--build FOLDER] [--in-place] [--events N] [--seed N] [NAME...]
 
-Nothing in the work tree is changed. The last line counts; the exit code is 0 when all were caught.
+Without --in-place nothing in the work tree is changed. The last line counts; the exit code is 0 when all were caught.
 """
 import argparse
 import os
@@ -86,14 +86,16 @@ def main():
     parser.add_argument("--build", help="keep the copy and its build in this folder, for the next run")
     parser.add_argument("--events", default="200000", help="events for each mutation (default: %(default)s)")
     parser.add_argument("--seed", default="1", help="seed of the events (default: %(default)s)")
+    parser.add_argument("--in-place", action="store_true",
+                        help="change the work tree itself, and put it back; --build is its build folder")
     parser.add_argument("names", nargs="*", help="parts of names of mutations")
     arguments = parser.parse_args()
 
     with tempfile.TemporaryDirectory(prefix="kedge-mutations-") as temporary:
         folder = pathlib.Path(arguments.build or temporary).resolve()
-        sources, build = folder / "sources", folder / "build"
+        sources, build = (ROOT, folder) if arguments.in_place else (folder / "sources", folder / "build")
         files = run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT).stdout
-        for name in filter(None, files.split("\0")):
+        for name in filter(None, [] if arguments.in_place else files.split("\0")):
             target = sources / name
             if not (ROOT / name).is_file():
                 continue

@@ -639,7 +639,9 @@ void World::asked_to_withdraw(Router& router, const Ipv6Prefix& prefix, const v1
     // All levels are used up: nobody announces, until all have withdrawn.
     if (lm::highest_other_preference(record, router.name) >= settings_.preference_levels) return;
     for (std::size_t i = 0; i < routers_.size(); ++i) {
-      if (static_cast<int>(i) != self && static_of(static_cast<int>(i), prefix) > 0) {
+      // One that announces above it belongs to a later move.
+      const auto level = static_of(static_cast<int>(i), prefix);
+      if (static_cast<int>(i) != self && level > 0 && level < static_of(self, prefix)) {
         violated("the home AR withdraws last", picture(prefix));
       }
     }
@@ -734,7 +736,8 @@ bool World::kernel_is_repaired(Router& router) {
 bool World::speaker_dies(Router& router) {
   if (router.speaker == nullptr) return false;
   trace("{}'s speaker dies", router.name);
-  // Its next life knows a deliver route for an MN that is elsewhere by now only from the kernel, where it does not look.
+  // Its next life knows a deliver route for an MN that is elsewhere by now only from the kernel, where it does not
+  // look.
   for (auto& [prefix, known] : known_) {
     if (router.kernel.contains(prefix)) known.ended = last_generation_;
   }
