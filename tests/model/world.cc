@@ -512,6 +512,7 @@ bool World::lm_dies() {
   if (!server_->up()) return false;
   const bool power_failure = random_.pick(2) == 0;
   trace("the LM dies{}", power_failure ? " by a power failure" : "");
+  power_failed_ = power_failed_ || power_failure;
   server_->crash(power_failure, random_);
   session_of_id_.clear();
   for (const auto& session : sessions_) {
@@ -736,6 +737,7 @@ bool World::kernel_is_repaired(Router& router) {
 bool World::speaker_dies(Router& router) {
   if (router.speaker == nullptr) return false;
   trace("{}'s speaker dies", router.name);
+  speaker_died_ = true;
   // Its next life knows a deliver route for an MN that is elsewhere by now only from the kernel, where it does not
   // look.
   for (auto& [prefix, known] : known_) {
@@ -844,6 +846,8 @@ void World::check_settled(const Ipv6Prefix& prefix, const v1::Binding& binding) 
 // Redirects only lead to younger ones, and to an AR that delivers. Packets for an MN that was detached for good since
 // then are lost: nothing is promised for them.
 void World::check_chains(const Ipv6Prefix& prefix, const Known& known) {
+  // docs/model.md, "What it found": the LM may have forgotten what a new speaker has to begin with.
+  if (power_failed_ && speaker_died_) return;
   for (std::size_t i = 0; i < routers_.size(); ++i) {
     const auto* kernel = kernel_of(static_cast<int>(i), prefix);
     if (kernel == nullptr || kernel->route.kind != Kind::kRedirect) continue;
@@ -974,6 +978,7 @@ void World::come_to_rest() {
   for (auto& mobile : mobiles_) {
     if (mobile.links.size() > 1) mobile.links.erase(mobile.links.begin(), mobile.links.end() - 1);
   }
+  power_failed_ = speaker_died_ = false;
   check_at_rest();
   kernel_failures_ = kernel_failures;
   resting_ = false;

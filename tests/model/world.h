@@ -202,6 +202,9 @@ class World {
   std::vector<Router> routers_;
   std::vector<Mobile> mobiles_;
   std::vector<std::shared_ptr<Session>> sessions_;
+  // Since the last rest.
+  bool power_failed_ = false;
+  bool speaker_died_ = false;
   v1::Generation last_generation_;
   // Since BGP was last seen to have converged, in planned operation.
   std::chrono::nanoseconds bgp_lag_{};
