@@ -143,10 +143,13 @@ void Controller::on_snapshot(const LmClient::Snapshot& snapshot) {
       known.insert(*prefix);
       const bool same_generation = compare(node.mapped().record.generation(), binding.generation()) == 0;
       entry.programmed = node.mapped().programmed;
+      entry.fresh = node.mapped().fresh;
       entry.level_wanted = node.mapped().level_wanted;
       entry.level_committed = node.mapped().level_committed;
       entry.superseded = same_generation && node.mapped().superseded &&
                          covers(node.mapped().desired.anchoring, entry.desired.anchoring);
+    } else {
+      entry.fresh = true;
     }
     entry.record = binding;
     entries_.emplace(*prefix, std::move(entry));
@@ -185,10 +188,10 @@ void Controller::on_snapshot(const LmClient::Snapshot& snapshot) {
   if (!status.ok()) log_error("forwarding_incomplete", "error", status.ToString(), "effect", "retrying");
   for (auto& [prefix, entry] : entries_) {
     const auto route = routes.find(prefix);
-    entry.asked = route == routes.end() ? std::nullopt : std::optional(route->second);
-    entry.postponed = !status.ok();
-    // When not all could be programmed, reconcile() below sets each by itself and learns which one failed.
-    entry.programmed = status.ok() ? entry.asked : std::nullopt;
+    entry.requested = route == routes.end() ? std::nullopt : std::optional(route->second);
+    entry.confirmed = status.ok();
+    // Otherwise reconcile() below sets each by itself and learns which one failed.
+    if (status.ok()) entry.programmed = entry.requested;
     // FRR confirms each that it holds or shall let go; of the others it holds nothing.
     const auto* own = own_holder(entry.record, config_.name);
     if (entry.level_wanted > 0 || (own != nullptr && own->advertises_preference() > 0)) entry.level_committed.reset();
@@ -258,6 +261,7 @@ void Controller::take(const v1::Binding& binding) {
     entry.watched = false;
     observer_.unwatch(*prefix);
   }
+  if (new_generation) entry.fresh = false;
   entry.record = binding;
   prefixes_of_mn_[binding.mn_id()].insert(*prefix);
   reconcile(*prefix, entry);
@@ -308,6 +312,8 @@ std::optional<Route> Controller::route_of(const Entry& entry) const {
     }
     case Forwarding::Kind::kRedirect: {
       if (!config_.redirection) return entry.superseded ? std::nullopt : entry.programmed;
+      // What is only kept is what the kernel has: the LM may have heard of something older.
+      if (!attached_delivers(entry.record) && !entry.fresh) return entry.programmed;
       const auto node = nodes_.find(entry.desired.forwarding.redirect_to);
       if (node == nodes_.end()) return entry.programmed;
       const auto segment = Ipv6Address::parse(node->second.deliver_sid());
@@ -354,17 +360,17 @@ void Controller::reconcile_forwarding(const Ipv6Prefix& prefix, Entry& entry) {
     // keeps what it has until something better is safe.
     const bool clear =
         (releasing(entry) && entry.level_wanted == 0 && entry.level_committed == 0U) || (bgp_only && entry.superseded);
-    if (!clear || (!entry.programmed && !entry.postponed)) return;
+    if (!clear || (!entry.programmed && entry.confirmed)) return;
   }
-  if (route == entry.programmed && !entry.postponed) return;
-  entry.asked = route;
-  entry.postponed = true;
-  if (const auto status = forwarding_.set(prefix, route); !status.ok()) {
+  if (route == entry.programmed && entry.confirmed) return;
+  const auto status = forwarding_.set(prefix, route);
+  entry.requested = route;
+  entry.confirmed = status.ok();
+  if (!status.ok()) {
     log(absl::IsUnavailable(status) ? LogLevel::kInfo : LogLevel::kError, "forwarding_postponed", "prefix", prefix,
         "generation", generation_text(entry.record.generation()), "reason", status.ToString());
     return;
   }
-  entry.postponed = false;
   entry.programmed = route;
   static constexpr std::string_view kNames[] = {"deliver", "redirect", "unreachable"};
   log_info("programmed", "prefix", prefix, "generation", generation_text(entry.record.generation()), "route",
@@ -420,7 +426,7 @@ void Controller::set_level(const Ipv6Prefix& prefix, Entry& entry, std::uint32_t
 void Controller::acknowledge(const Ipv6Prefix& prefix, Entry& entry) {
   const auto* own = own_holder(entry.record, config_.name);
   if (own == nullptr) return;
-  if (entry.programmed) {
+  if (entry.programmed && entry.confirmed) {
     switch (entry.programmed->kind) {
       case Route::Kind::kDeliver:
         if (entry.record.attached_ar() == config_.name && entry.programmed == route_of(entry)) {
@@ -450,7 +456,7 @@ void Controller::acknowledge(const Ipv6Prefix& prefix, Entry& entry) {
       (anchoring.kind == Anchoring::Kind::kNone || entry.superseded)) {
     send_ack(prefix, entry, v1::STAGE_WITHDRAWN);
   }
-  const bool empty = !entry.programmed && !entry.postponed && entry.level_wanted == 0 && entry.level_committed == 0U;
+  const bool empty = !entry.programmed && entry.confirmed && entry.level_wanted == 0 && entry.level_committed == 0U;
   const bool bgp_only = !config_.redirection && entry.superseded;
   if (empty && (own->releasing() || bgp_only)) send_ack(prefix, entry, v1::STAGE_CLEARED);
 }
@@ -475,8 +481,8 @@ void Controller::on_programmed(const Ipv6Prefix& prefix) {
   const auto found = entries_.find(prefix);
   if (found == entries_.end()) return;
   auto& entry = found->second;
-  entry.programmed = entry.asked;
-  entry.postponed = false;
+  entry.programmed = entry.requested;
+  entry.confirmed = true;
   reconcile(prefix, entry);
   refresh_mn(entry.record.mn_id());
 }

@@ -54,9 +54,12 @@ class Controller {
     Desired desired;
     // What the kernel has acknowledged.
     std::optional<Route> programmed;
-    // What the kernel was asked for last; it keeps that desire when it could not meet it at once.
-    std::optional<Route> asked;
-    bool postponed = false;
+    // What the forwarding plane was last asked for; it goes on trying until it is asked for something else. While that
+    // is not confirmed, the kernel holds one of the two.
+    std::optional<Route> requested;
+    bool confirmed = true;
+    // First seen in a snapshot: what the kernel had before is known only from what the LM remembers.
+    bool fresh = false;
     std::uint32_t level_wanted = 0;
     // What FRR has committed; nullopt while a commit is awaited.
     std::optional<std::uint32_t> level_committed = 0;

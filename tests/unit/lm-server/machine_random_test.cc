@@ -360,8 +360,8 @@ class World {
     for (const auto& [name, speaker] : speakers_) {
       Forwarding expected;
       if (detached && name == binding.home_ar()) expected.kind = Forwarding::Kind::kUnreachable;
-      if (!detached && name == binding.home_ar()) expected = {Forwarding::Kind::kRedirect, binding.attached_ar()};
-      if (!detached && name == binding.attached_ar()) expected = {Forwarding::Kind::kDeliver, {}};
+      if (!detached && name == binding.home_ar()) expected = {Forwarding::Kind::kRedirect, binding.attached_ar(), {}};
+      if (!detached && name == binding.attached_ar()) expected = {Forwarding::Kind::kDeliver, {}, {}};
       const auto it = speaker.forwarding.find(binding.prefix());
       EXPECT_EQ(it == speaker.forwarding.end() ? Forwarding{} : it->second, expected) << name;
       const auto level = speaker.advertises.find(binding.prefix());

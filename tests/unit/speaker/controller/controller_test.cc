@@ -674,6 +674,43 @@ TEST_F(ControllerTest, WhatIsWrongWithBgpdIsShownBesideTheInjectorsState) {
   EXPECT_EQ(lm_.last_health.frr(), "synced; bgpd cannot be asked");
   observer_.on_health(absl::OkStatus());
   EXPECT_EQ(lm_.last_health.frr(), "synced");
+TEST_F(ControllerTest, KeepsWhatTheKernelHasThoughTheLmRemembersSomethingOlder) {
+  start("ar1");
+  snapshot({});
+  record(attached("ar1", 10, 0));
+  take();
+  auto moved = attached("ar2", 20, 1);
+  holder(moved, "ar1")->set_redirects_to("ar3");
+  record(moved);
+  EXPECT_THAT(take(), Not(Contains(::testing::StartsWith("kernel"))));
+}
+
+TEST_F(ControllerTest, ARouteThatTheKernelGoesOnTryingIsReplacedByTheOneWantedNow) {
+  start("ar1");
+  snapshot({attached("ar1", 10, 0)});
+  auto moved = attached("ar2", 20, 1);
+  delivers(moved, "ar2", 21);
+  forwarding_.failure = absl::UnavailableError("busy");
+  record(moved);
+  forwarding_.failure = absl::OkStatus();
+  take();
+  record(attached("ar1", 30, 2));
+  const auto journal = take();
+  EXPECT_THAT(journal, Contains("kernel 2001:db8:1000::/64 deliver eth2"));
+  EXPECT_THAT(journal, Contains("ack DELIVERING 2001:db8:1000::/64"));
+}
+
+TEST_F(ControllerTest, IsNotClearedUntilTheKernelHasConfirmedTheRemoval) {
+  start("ar2");
+  auto binding = attached("ar1", 20, 0);
+  delivers(binding, "ar1", 21);
+  holder(binding, "ar2")->set_releasing(true);
+  forwarding_.failure = absl::UnavailableError("busy");
+  snapshot({binding});
+  EXPECT_THAT(take(), Not(Contains(::testing::StartsWith("ack CLEARED"))));
+  forwarding_.failure = absl::OkStatus();
+  forwarding_.on_programmed(prefix());
+  EXPECT_THAT(take(), Contains("ack CLEARED 2001:db8:1000::/64"));
 }
 
 TEST_F(ControllerTest, AnInvalidRecordIsSkipped) {

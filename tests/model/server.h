@@ -1,0 +1,59 @@
+// The LM: the real state machine, with a store and an engine (lm-server/service/engine) in memory. A commit waits until
+// the model completes it; what leaves the process waits for its commit, in order.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "lm-server/core/machine.h"
+#include "tests/model/random.h"
+
+namespace kedge::model {
+
+class Server {
+ public:
+  using Reply = std::function<void(const absl::Status&)>;
+
+  explicit Server(lm::Settings settings) : settings_(std::move(settings)) { start({}); }
+
+  bool up() const { return machine_ != nullptr; }
+  lm::Machine& machine() { return *machine_; }
+  // What leaves the process.
+  std::function<void(const lm::Message&)> send;
+
+  void submit(lm::Output output, Reply reply = nullptr);
+  // Writes the oldest commit that waits; false if none does.
+  bool complete_one();
+  bool is_waiting() const;
+
+  // The process dies; with `power_failure`, so does what the store has not synchronised. `random` says how far it came.
+  void crash(bool power_failure, Random& random);
+  void start(SystemTime now);
+
+ private:
+  struct Pending {
+    lm::Output output;
+    std::optional<lm::Commit> commit;
+    Reply reply;
+  };
+  using Values = std::map<std::string, std::string>;
+  static void apply(Values& values, std::uint64_t& revision, const lm::Commit& commit);
+  void write(const lm::Commit& commit);
+  void release();
+
+  lm::Settings settings_;
+  std::unique_ptr<lm::Machine> machine_;
+  std::deque<Pending> pending_;
+  Values values_;
+  std::uint64_t revision_ = 0;
+  Values durable_;
+  std::uint64_t durable_revision_ = 0;
+  // Written and not synchronised.
+  std::deque<lm::Commit> tail_;
+};
+
+}  // namespace kedge::model

@@ -1,0 +1,320 @@
+#include "tests/model/speaker.h"
+
+#include <utility>
+
+namespace kedge::model {
+namespace {
+constexpr std::uint32_t kLocalPreferenceBase = 100;
+constexpr auto kOverlapGuard = std::chrono::seconds(2);
+
+Metrics& metrics() {
+  static Metrics instance;
+  return instance;
+}
+}  // namespace
+
+// The ledger is the real one; FRR itself, and the way to it, are the model's.
+class Speaker::Injector : public speaker::RouteInjector {
+ public:
+  Injector(Speaker& speaker, std::uint32_t levels) : speaker_(speaker), ledger_(levels) {}
+
+  void set(const Ipv6Prefix& prefix, std::uint32_t level) override {
+    if (level == 0) note_withdrawal(prefix);
+    ledger_.set(prefix, level);
+  }
+  void replace_all(const std::map<Ipv6Prefix, std::uint32_t>& levels) override {
+    ledger_.replace_all(levels);
+    read_first_ = true;
+  }
+  State state() const override { return State::kSynced; }
+  std::string frr_version() const override { return "8.4.4"; }
+
+  bool work() {
+    if (round_.empty()) {
+      if (read_first_) {
+        read_first_ = false;
+        std::map<Ipv6Prefix, speaker::HeldRoute> held;
+        for (const auto& [prefix, level] : speaker_.router_.statics) {
+          held[prefix].blackhole_tag = level;
+          held[prefix].same_keys = true;
+        }
+        ledger_.take_held(std::move(held), true);
+      }
+      auto [changes, met] = ledger_.plan(1000);
+      round_ = std::move(changes);
+      for (const auto& [prefix, level] : met) on_committed(prefix, level);
+      return !round_.empty() || !met.empty();
+    }
+    if (!committed_) {
+      committed_ = true;
+      for (const auto& [prefix, change] : round_) speaker_.world_.set_static(speaker_.router_, prefix, change.level);
+      return true;
+    }
+    committed_ = false;
+    const auto round = std::exchange(round_, {});
+    ledger_.take_committed(round);
+    for (const auto& [prefix, change] : round) on_committed(prefix, change.level);
+    return true;
+  }
+
+  void lost_connection() {
+    round_.clear();
+    committed_ = false;
+    read_first_ = true;
+  }
+
+ private:
+  void note_withdrawal(const Ipv6Prefix& prefix) {
+    if (const auto* record = speaker_.record(prefix)) {
+      speaker_.world_.asked_to_withdraw(speaker_.router_, prefix, *record);
+    }
+  }
+
+  Speaker& speaker_;
+  speaker::RouteLedger ledger_;
+  bool read_first_ = true;
+  bool committed_ = false;
+  speaker::RouteChanges round_;
+};
+
+Speaker::Speaker(World& world, Router& router, std::uint64_t incarnation)
+    : world_(world), router_(router), incarnation_(incarnation) {
+  controller_ = std::make_unique<speaker::Controller>(
+      world_.io_.get_executor(), speaker::ControllerConfig{router.name, incarnation, kLocalPreferenceBase, true}, *this,
+      *this,
+      [this](std::uint32_t levels) {
+        auto injector = std::make_unique<Injector>(*this, levels);
+        injector_ = injector.get();
+        return injector;
+      },
+      *this, *this, metrics());
+}
+
+Speaker::~Speaker() {
+  controller_.reset();
+  if (session_ != nullptr) {
+    session_->broken = true;
+    session_->speaker_knows = true;
+  }
+}
+
+// LM
+
+void Speaker::ack(const v1::Ack& ack) {
+  const auto prefix = *Ipv6Prefix::parse(ack.prefix());
+  world_.acknowledged(router_, prefix, ack);
+  if (!synced_ || session_->broken) return;
+  *session_->to_lm.emplace_back().mutable_ack() = ack;
+}
+
+void Speaker::attach(const v1::AttachRequest& request, std::function<void(const absl::Status&)> done) {
+  auto call = std::make_shared<Call>();
+  call->ar = world_.ar_of(router_.name);
+  call->incarnation = incarnation_;
+  call->attach = request;
+  call->done = std::move(done);
+  world_.calls_.push_back(std::move(call));
+}
+
+void Speaker::detach(const v1::DetachRequest& request, std::function<void(const absl::Status&)> done) {
+  auto call = std::make_shared<Call>();
+  call->ar = world_.ar_of(router_.name);
+  call->incarnation = incarnation_;
+  call->detach = request;
+  call->done = std::move(done);
+  world_.calls_.push_back(std::move(call));
+}
+
+void Speaker::connected(std::shared_ptr<Session> session) {
+  session_ = std::move(session);
+  synced_ = false;
+  snapshot_ = {};
+  auto& hello = *session_->to_lm.emplace_back().mutable_hello();
+  hello.set_ar(router_.name);
+  hello.set_incarnation(incarnation_);
+}
+
+const v1::Binding* Speaker::record(const Ipv6Prefix& prefix) const {
+  const auto found = records_.find(prefix);
+  return found == records_.end() ? nullptr : &found->second;
+}
+
+void Speaker::note_record(const v1::Record& record) {
+  if (record.has_binding()) {
+    records_[*Ipv6Prefix::parse(record.binding().prefix())] = record.binding();
+  } else {
+    records_.erase(*Ipv6Prefix::parse(record.forget().prefix()));
+  }
+}
+
+bool Speaker::receive() {
+  if (session_ == nullptr) return false;
+  if (session_->to_speaker.empty()) {
+    if (!session_->broken) return false;
+    session_->speaker_knows = true;
+    session_.reset();
+    synced_ = false;
+    on_connection(absl::UnavailableError("the session is lost"));
+    return true;
+  }
+  const auto message = session_->to_speaker.front();
+  session_->to_speaker.pop_front();
+  if (message->has_welcome()) {
+    snapshot_.welcome = message->welcome();
+  } else if (message->has_record()) {
+    if (synced_) {
+      note_record(message->record());
+      earlier_.push_back(message->record());
+      if (earlier_.size() > 16) earlier_.erase(earlier_.begin());
+      on_record(message->record());
+    } else if (message->record().has_binding()) {
+      snapshot_.bindings.push_back(message->record().binding());
+    }
+  } else if (message->has_snapshot_end()) {
+    synced_ = true;
+    earlier_.clear();
+    records_.clear();
+    for (const auto& binding : snapshot_.bindings) records_[*Ipv6Prefix::parse(binding.prefix())] = binding;
+    on_connection(absl::OkStatus());
+    on_snapshot(std::exchange(snapshot_, {}));
+  }
+  return true;
+}
+
+bool Speaker::take_stale_record(Random& random) {
+  if (!synced_ || earlier_.empty()) return false;
+  const v1::Record old = earlier_[static_cast<std::size_t>(random.pick(static_cast<int>(earlier_.size())))];
+  if (!old.has_binding()) return false;
+  const auto* now = record(*Ipv6Prefix::parse(old.binding().prefix()));
+  if (now == nullptr || speaker::compare(old.binding().revision(), now->revision()) >= 0) return false;
+  on_record(old);
+  return true;
+}
+
+// Kernel
+
+absl::Status Speaker::set(const Ipv6Prefix& prefix, const std::optional<speaker::Route>& route) {
+  pending_.erase(prefix);
+  const auto generation = world_.check_redirect(router_, prefix, route, record(prefix), false);
+  if (world_.kernel_fails()) {
+    pending_[prefix] = {route, generation};
+    // Programmed all the same: the link cannot send yet.
+    if (world_.random_.pick(2) == 0) world_.set_kernel(router_, prefix, route, record(prefix), generation);
+    return absl::UnavailableError("the kernel refuses");
+  }
+  world_.set_kernel(router_, prefix, route, record(prefix), generation);
+  if (route) router_.confirmed[prefix] = {*route, generation};
+  return absl::OkStatus();
+}
+
+absl::Status Speaker::replace_all(const std::map<Ipv6Prefix, speaker::Route>& routes) {
+  pending_.clear();
+  absl::Status status;
+  std::vector<std::pair<Ipv6Prefix, std::optional<speaker::Route>>> all(routes.begin(), routes.end());
+  for (const auto& [prefix, held] : router_.kernel) {
+    if (!routes.contains(prefix)) all.emplace_back(prefix, std::nullopt);
+  }
+  for (const auto& [prefix, route] : all) {
+    const auto generation = world_.check_redirect(router_, prefix, route, record(prefix), true);
+    if (world_.kernel_fails()) {
+      pending_[prefix] = {route, generation};
+      status = absl::UnavailableError("the kernel refuses some");
+    } else {
+      world_.set_kernel(router_, prefix, route, record(prefix), generation);
+    }
+  }
+  return status;
+}
+
+bool Speaker::repair(Random& random) {
+  if (pending_.empty()) return false;
+  const auto it = std::next(pending_.begin(), random.pick(static_cast<int>(pending_.size())));
+  const Ipv6Prefix prefix = it->first;
+  const auto [route, generation] = it->second;
+  pending_.erase(it);
+  world_.set_kernel(router_, prefix, route, record(prefix), generation);
+  if (route) router_.confirmed[prefix] = {*route, generation};
+  on_programmed(prefix);
+  return true;
+}
+
+// FRR
+
+void Speaker::watch(const Ipv6Prefix& prefix, const Ipv6Address& successor, std::uint32_t local_preference) {
+  watches_[prefix] = {world_.ar_of(successor), local_preference - kLocalPreferenceBase};
+}
+
+bool Speaker::ask_bgpd(int self) {
+  for (const auto& [prefix, watch] : watches_) {
+    const BgpPath best = world_.best_path(self, prefix);
+    if (best.ar != watch.successor || best.level < watch.level) continue;
+    const Ipv6Prefix superseded = prefix;
+    watches_.erase(superseded);
+    on_superseded(superseded);
+    return true;
+  }
+  return false;
+}
+
+bool Speaker::write_frr() { return injector_ != nullptr && injector_->work(); }
+
+void Speaker::frr_was_restarted() {
+  if (injector_ != nullptr) injector_->lost_connection();
+}
+
+// Access
+
+void Speaker::serve(const LinkLayerAddress& mn, const Ipv6Address&, const std::string& interface,
+                    const std::vector<speaker::AdvertisedPrefix>& prefixes) {
+  served_[mn] = interface;
+  for (const auto& advertised : prefixes) {
+    const auto held = router_.kernel.find(advertised.prefix);
+    if (held == router_.kernel.end() || held->second.route.kind != speaker::Route::Kind::kDeliver) {
+      world_.violated("a prefix is advertised to its MN only where it is delivered",
+                      router_.name + " " + advertised.prefix.to_string());
+    }
+  }
+}
+
+void Speaker::release(const LinkLayerAddress& mn) {
+  served_.erase(mn);
+  released_[mn] = world_.steady_now_;
+}
+
+std::optional<SteadyTime> Speaker::last_heard(const LinkLayerAddress& mn) const {
+  const auto found = heard_.find(mn);
+  return found == heard_.end() ? std::nullopt : std::optional(found->second);
+}
+
+bool Speaker::hears(const LinkLayerAddress& mn, v1::Trigger trigger, bool guess, const std::string& interface) {
+  heard_[mn] = world_.steady_now_;
+  const auto released = released_.find(mn);
+  if (!served_.contains(mn) && released != released_.end() && world_.steady_now_ - released->second < kOverlapGuard) {
+    return false;
+  }
+  const auto served = served_.find(mn);
+  if (served != served_.end() && served->second == interface && trigger != v1::TRIGGER_ROUTER_SOLICITATION) {
+    return true;
+  }
+  speaker::Arrival arrival;
+  arrival.link_layer_address = mn;
+  arrival.link_local = *Ipv6Address::parse("fe80::11");
+  arrival.link_local_seen = !guess;
+  arrival.interface = interface;
+  arrival.trigger = trigger;
+  arrival.heard_at = world_.now_;
+  arrival.heard_at_steady = world_.steady_now_;
+  on_arrival(arrival);
+  return true;
+}
+
+bool Speaker::departed(const LinkLayerAddress& mn, v1::DetachReason reason) {
+  const auto served = served_.find(mn);
+  if (served == served_.end()) return false;
+  speaker::Departure departure{mn, served->second, reason, last_heard(mn).value_or(world_.steady_now_)};
+  served_.erase(served);
+  on_departure(departure);
+  return true;
+}
+
+}  // namespace kedge::model

@@ -1,0 +1,1027 @@
+#include "tests/model/world.h"
+
+#include <algorithm>
+
+#include "lm-server/core/generation.h"
+#include "lm-server/core/rules.h"
+#include "speaker/core/desired.h"
+#include "tests/model/speaker.h"
+#include "tests/model/surroundings.h"
+
+namespace kedge::model {
+namespace {
+
+using namespace std::chrono_literals;
+using Kind = speaker::Route::Kind;
+
+constexpr std::size_t kOldCalls = 16;
+constexpr int kRoundsOfRest = 30;
+constexpr int kStepsOfRest = 20'000;
+
+lm::AccessRouter make_access_router(int number) {
+  lm::AccessRouter ar;
+  ar.info.set_name(fmt::format("ar{}", number));
+  ar.info.set_locator(fmt::format("2001:db8:ffff:{}::1", number));
+  ar.info.set_deliver_sid(fmt::format("2001:db8:ffff:{}::d", number));
+  ar.info.set_uplink_sid(fmt::format("2001:db8:ffff:{}::e", number));
+  const auto pool = fmt::format("2001:db8:{}::/48", number);
+  ar.info.add_pools(pool);
+  ar.pools.push_back(*Ipv6Prefix::parse(pool));
+  return ar;
+}
+
+bool holds(const Router& router, const Ipv6Prefix& prefix) {
+  return router.kernel.contains(prefix) || router.statics.contains(prefix);
+}
+
+}  // namespace
+
+World::World(std::uint64_t seed) : now_(std::chrono::seconds(1'800'000'000)), steady_now_(1000s) {
+  set_steady_clock(&steady_now_);
+  Random random(seed);
+  const int access_routers = 3 + random.pick(2);
+  const int mobiles = 1 + random.pick(3);
+  for (int i = 1; i <= access_routers; ++i) {
+    settings_.access_routers.push_back(make_access_router(i));
+    routers_.emplace_back().name = fmt::format("ar{}", i);
+  }
+  const int mode = random.pick(10);
+  settings_.mode = mode == 0 ? v1::MODE_NOMADIC : mode == 1 ? v1::MODE_REDIRECT : v1::MODE_RELOCATE;
+  settings_.detach_grace = random.pick(4) == 0 ? 0ms : 2000ms;
+  settings_.redirect_hold = 200ms;
+  settings_.max_prefixes_per_mn = static_cast<std::uint32_t>(1 + random.pick(3));
+  settings_.preference_levels = random.pick(2) == 0 ? 3 : 8;
+  kernel_failures_ = random.pick(2) == 0 ? 0 : 30;
+  fault_rate_ = random.pick(4);
+  for (int i = 0; i < mobiles; ++i) mobiles_.push_back({fmt::format("02:00:00:00:00:1{}", i), {}});
+  server_ = std::make_unique<Server>(settings_);
+  server_->send = [this](const lm::Message& message) { send(message); };
+}
+
+World::~World() {
+  for (auto& router : routers_) router.speaker.reset();
+  set_steady_clock(nullptr);
+}
+
+std::string World::settings_text() const {
+  return fmt::format("{} ARs, {} MNs, {}, {} levels, at most {} prefixes, grace {} ms, faults {}, kernel failures {}",
+                     routers_.size(), mobiles_.size(), v1::Mode_Name(settings_.mode), settings_.preference_levels,
+                     settings_.max_prefixes_per_mn, settings_.detach_grace / 1ms, fault_rate_, kernel_failures_);
+}
+
+// Small things
+
+std::string World::text(const std::optional<speaker::Route>& route) const {
+  if (!route) return "none";
+  if (route->kind == Kind::kDeliver) return "deliver";
+  if (route->kind == Kind::kUnreachable) return "unreachable";
+  return "redirect to " + routers_[static_cast<std::size_t>(ar_of(route->segment))].name;
+}
+
+int World::ar_of(const Ipv6Address& address) const {
+  // 2001:db8:ffff:N::
+  return address.bytes()[7] - 1;
+}
+
+int World::ar_of(const std::string& name) const { return name.empty() ? -1 : name.back() - '1'; }
+
+bool World::linked(int mobile, int ar) const {
+  const auto& links = mobiles_[static_cast<std::size_t>(mobile)].links;
+  return std::find(links.begin(), links.end(), ar) != links.end();
+}
+
+std::uint32_t World::static_of(int ar, const Ipv6Prefix& prefix) const {
+  const auto& statics = routers_[static_cast<std::size_t>(ar)].statics;
+  const auto found = statics.find(prefix);
+  return found == statics.end() ? 0 : found->second;
+}
+
+const KernelRoute* World::kernel_of(int ar, const Ipv6Prefix& prefix) const {
+  const auto& kernel = routers_[static_cast<std::size_t>(ar)].kernel;
+  const auto found = kernel.find(prefix);
+  return found == kernel.end() ? nullptr : &found->second;
+}
+
+BgpPath World::best_path(int ar, const Ipv6Prefix& prefix) const {
+  const auto& router = routers_[static_cast<std::size_t>(ar)];
+  const auto own = router.originated.find(prefix);
+  const auto learned = router.learned.find(prefix);
+  if (own != router.originated.end() && (learned == router.learned.end() || own->second >= learned->second.level)) {
+    return {ar, own->second};
+  }
+  return learned == router.learned.end() ? BgpPath{} : learned->second;
+}
+
+std::string World::picture(const Ipv6Prefix& prefix) const {
+  std::string result = prefix.to_string();
+  for (std::size_t i = 0; i < routers_.size(); ++i) {
+    const auto* kernel = kernel_of(static_cast<int>(i), prefix);
+    const BgpPath best = best_path(static_cast<int>(i), prefix);
+    result += fmt::format("\n      {}: {} at {}, static {}, best {} {}", routers_[i].name,
+                          kernel == nullptr ? "none" : text(kernel->route),
+                          kernel == nullptr ? 0 : kernel->generation.revision(), static_of(static_cast<int>(i), prefix),
+                          best.ar < 0 ? "-" : routers_[static_cast<std::size_t>(best.ar)].name, best.level);
+  }
+  if (server_->up()) {
+    if (const auto* binding = server_->machine().find(prefix)) {
+      result += "\n      " + binding->ShortDebugString();
+    }
+  }
+  return result;
+}
+
+void World::violated(const std::string& invariant, const std::string& detail) const {
+  throw Violation(invariant + "\n      " + detail);
+}
+
+// Random events
+
+void World::step(std::uint64_t random) {
+  random_ = Random(random);
+  const auto pick_router = [&]() -> Router& {
+    return routers_[static_cast<std::size_t>(random_.pick(static_cast<int>(routers_.size())))];
+  };
+  const auto any_ar = [&] { return random_.pick(static_cast<int>(routers_.size())); };
+  for (int attempt = 0; attempt < 12; ++attempt) {
+    const int dice = random_.pick(1000);
+    bool done = false;
+    if (dice < 20) {
+      done = planned_ ? planned_move() : mobile_moves();
+    } else if (dice < 90) {
+      done = mobile_sends(random_.pick(static_cast<int>(mobiles_.size())));
+    } else if (dice < 100) {
+      done = departure_noticed(any_ar());
+    } else if (dice < 270) {
+      if (!sessions_.empty()) {
+        const auto session = sessions_[static_cast<std::size_t>(random_.pick(static_cast<int>(sessions_.size())))];
+        done = lm_receives(*session);
+      }
+    } else if (dice < 440) {
+      done = speaker_receives(pick_router());
+    } else if (dice < 500) {
+      if (!calls_.empty()) done = call_arrives(static_cast<std::size_t>(random_.pick(static_cast<int>(calls_.size()))));
+    } else if (dice < 550) {
+      if (!calls_.empty()) done = call_ends(static_cast<std::size_t>(random_.pick(static_cast<int>(calls_.size()))));
+    } else if (dice < 680) {
+      done = server_->complete_one();
+      if (done) trace("the store has written a commit");
+    } else if (dice < 780) {
+      done = frr_works(pick_router());
+    } else if (dice < 860) {
+      done = bgp_propagates(any_ar(), random_.pick(3));
+    } else if (dice < 900) {
+      done = bgpd_is_asked(any_ar());
+    } else if (dice < 915) {
+      done = kernel_is_repaired(pick_router());
+    } else if (dice < 930) {
+      done = lm_ticks();
+    } else if (dice < 950) {
+      const int kind = random_.pick(20);
+      time_passes(std::chrono::milliseconds(kind == 0 ? random_.pick(5000) : random_.pick(kind < 8 ? 200 : 10)));
+      done = true;
+    } else if (dice < 965) {
+      done = speaker_connects(pick_router());
+    } else if (dice < 975) {
+      done = speaker_starts(pick_router()) || lm_starts();
+    } else if (!planned_ && random_.pick(3) < fault_rate_) {
+      const int fault = random_.pick(100);
+      if (fault < 30) {
+        done = session_breaks(pick_router());
+      } else if (fault < 50) {
+        if (!calls_.empty()) {
+          done = call_is_lost(static_cast<std::size_t>(random_.pick(static_cast<int>(calls_.size()))));
+        }
+      } else if (fault < 60) {
+        done = call_is_repeated();
+      } else if (fault < 80) {
+        done = stale_record(pick_router());
+      } else if (fault < 87) {
+        done = frr_restarts(pick_router());
+      } else if (fault < 95) {
+        done = speaker_dies(pick_router());
+      } else {
+        done = lm_dies();
+      }
+    }
+    if (done) break;
+  }
+  check();
+}
+
+bool World::mobile_moves() {
+  auto& mobile = mobiles_[static_cast<std::size_t>(random_.pick(static_cast<int>(mobiles_.size())))];
+  const int ar = random_.pick(static_cast<int>(routers_.size()));
+  const int kind = random_.pick(10);
+  if (kind == 0) {
+    mobile.links.clear();
+    trace("{} is gone", mobile.id);
+    return true;
+  }
+  // Two links at once now and then: the same MN at two ARs.
+  if (kind < 8) mobile.links.clear();
+  std::erase(mobile.links, ar);
+  mobile.links.push_back(ar);
+  auto& router = routers_[static_cast<std::size_t>(ar)];
+  if (router.speaker != nullptr) router.speaker->link_up(*LinkLayerAddress::parse(mobile.id));
+  trace("{} has a link to {}", mobile.id, router.name);
+  return true;
+}
+
+bool World::planned_move() {
+  auto& mobile = mobiles_[static_cast<std::size_t>(random_.pick(static_cast<int>(mobiles_.size())))];
+  bool settled = server_->up();
+  int bindings = 0;
+  if (server_->up()) {
+    for (const auto* binding : server_->machine().bindings_of(mobile.id)) {
+      const bool nomadic_end = settings_.mode == v1::MODE_NOMADIC && binding->state() == v1::BINDING_STATE_DETACHED;
+      settled = settled && (nomadic_end || (binding->state() == v1::BINDING_STATE_SETTLED && !mobile.links.empty() &&
+                                            ar_of(binding->attached_ar()) == mobile.links.back()));
+      ++bindings;
+    }
+  }
+  if (settled && bindings > 0 && mobile.links.size() > 1 && calls_.empty()) {
+    mobile.links.erase(mobile.links.begin(), mobile.links.end() - 1);
+    trace("{} leaves its old links", mobile.id);
+    return true;
+  }
+  // Some moves begin before the last one has settled.
+  if (!settled && !mobile.links.empty() && random_.pick(4) != 0) return false;
+  const int ar = random_.pick(static_cast<int>(routers_.size()));
+  if (!mobile.links.empty() && mobile.links.back() == ar) return false;
+  std::erase(mobile.links, ar);
+  mobile.links.push_back(ar);
+  auto& router = routers_[static_cast<std::size_t>(ar)];
+  if (router.speaker != nullptr) router.speaker->link_up(*LinkLayerAddress::parse(mobile.id));
+  trace("{} makes a link to {}", mobile.id, router.name);
+  return true;
+}
+
+bool World::mobile_sends(int index) {
+  auto& mobile = mobiles_[static_cast<std::size_t>(index)];
+  if (mobile.links.empty()) return false;
+  const bool newest = planned_ || resting_ || random_.pick(4) != 0;
+  const int ar = newest ? mobile.links.back()
+                        : mobile.links[static_cast<std::size_t>(random_.pick(static_cast<int>(mobile.links.size())))];
+  auto& router = routers_[static_cast<std::size_t>(ar)];
+  if (router.speaker == nullptr) return false;
+  static constexpr v1::Trigger kTriggers[] = {v1::TRIGGER_ROUTER_SOLICITATION, v1::TRIGGER_NEIGHBOUR_DISCOVERY,
+                                              v1::TRIGGER_DATA_FRAME};
+  const auto trigger = resting_ ? kTriggers[0] : kTriggers[random_.pick(3)];
+  trace("{} is heard at {} ({})", mobile.id, router.name, v1::Trigger_Name(trigger));
+  return router.speaker->hears(*LinkLayerAddress::parse(mobile.id), trigger, trigger == v1::TRIGGER_DATA_FRAME,
+                               fmt::format("access{}", (index + ar) % 2));
+}
+
+bool World::departure_noticed(int ar) {
+  auto& router = routers_[static_cast<std::size_t>(ar)];
+  if (router.speaker == nullptr) return false;
+  for (std::size_t i = 0; i < mobiles_.size(); ++i) {
+    if (linked(static_cast<int>(i), ar)) continue;
+    const auto mn = *LinkLayerAddress::parse(mobiles_[i].id);
+    if (!router.speaker->serves(mn)) continue;
+    trace("{} notices that {} is gone", router.name, mobiles_[i].id);
+    return router.speaker->departed(mn, v1::DETACH_REASON_LINK_DOWN);
+  }
+  return false;
+}
+
+// Network
+
+void World::send(const lm::Message& message) {
+  const auto found = session_of_id_.find(message.session);
+  if (found == session_of_id_.end() || found->second->broken) return;
+  if (message.content->has_record() && message.content->record().has_binding()) {
+    const auto& binding = message.content->record().binding();
+    if (lm::attached_delivers(binding)) {
+      const auto known = known_.find(*Ipv6Prefix::parse(binding.prefix()));
+      if (known == known_.end() || !known->second.acknowledged_delivery.contains(
+                                       {ar_of(binding.attached_ar()), binding.generation().revision()})) {
+        violated("no AR is told to redirect to one that has not acknowledged", binding.ShortDebugString());
+      }
+    }
+  }
+  found->second->to_speaker.push_back(message.content);
+}
+
+bool World::lm_receives(Session& session) {
+  if (session.lm_knows) return false;
+  const std::string& name = routers_[static_cast<std::size_t>(session.ar)].name;
+  if (session.to_lm.empty()) {
+    if (!session.broken) return false;
+    session.lm_knows = true;
+    trace("the LM notices that {}'s session {} is lost", name, session.id);
+    if (session.id != 0 && server_->up()) {
+      session_of_id_.erase(session.id);
+      server_->submit(server_->machine().session_down(session.id, now_));
+    }
+    std::erase_if(sessions_, [](const auto& s) { return s->lm_knows && s->speaker_knows; });
+    return true;
+  }
+  if (!server_->up()) return false;
+  const v1::SpeakerMessage message = std::move(session.to_lm.front());
+  session.to_lm.pop_front();
+  if (message.has_ack()) {
+    lm_ack(session, message.ack());
+    return true;
+  }
+  if (!message.has_hello()) return true;
+  session.id = ++last_session_;
+  trace("the LM welcomes {} with session {}", name, session.id);
+  auto output = server_->machine().session_up(message.hello(), session.id, now_);
+  if (const auto old = session_of_id_.extract(output.replaced_session)) old.mapped()->broken = true;
+  for (const auto& s : sessions_) {
+    if (s.get() == &session) session_of_id_[session.id] = s;
+  }
+  server_->submit(std::move(output));
+  return true;
+}
+
+bool World::speaker_receives(Router& router) {
+  if (router.speaker == nullptr || router.speaker->session() == nullptr) return false;
+  const auto session = router.speaker->session();
+  if (trace_ != nullptr && !session->to_speaker.empty()) {
+    trace("{} receives {}", router.name, session->to_speaker.front()->ShortDebugString());
+  }
+  if (!router.speaker->receive()) return false;
+  if (session->speaker_knows) trace("{} notices that its session is lost", router.name);
+  std::erase_if(sessions_, [](const auto& s) { return s->lm_knows && s->speaker_knows; });
+  return true;
+}
+
+bool World::stale_record(Router& router) {
+  if (router.speaker == nullptr) return false;
+  const auto kernel = router.kernel.size();
+  const auto session = router.speaker->session();
+  const auto acks = session == nullptr ? 0 : session->to_lm.size();
+  std::map<Ipv6Prefix, speaker::Route> before;
+  for (const auto& [prefix, held] : router.kernel) before.emplace(prefix, held.route);
+  if (!router.speaker->take_stale_record(random_)) return false;
+  trace("{} has received an old record once more", router.name);
+  bool same = kernel == router.kernel.size() && (session == nullptr || session->to_lm.size() == acks);
+  for (const auto& [prefix, held] : router.kernel) {
+    same = same && before.contains(prefix) && before.at(prefix) == held.route;
+  }
+  if (!same) violated("no message with an old generation changes anything", router.name + ": an old record did");
+  return true;
+}
+
+bool World::session_breaks(Router& router) {
+  if (router.speaker == nullptr || router.speaker->session() == nullptr) return false;
+  auto& session = *router.speaker->session();
+  if (session.broken) return false;
+  trace("{}'s session breaks", router.name);
+  session.broken = true;
+  session.to_lm.resize(static_cast<std::size_t>(random_.pick(static_cast<int>(session.to_lm.size()) + 1)));
+  session.to_speaker.resize(static_cast<std::size_t>(random_.pick(static_cast<int>(session.to_speaker.size()) + 1)));
+  return true;
+}
+
+bool World::speaker_connects(Router& router) {
+  if (router.speaker == nullptr || router.speaker->session() != nullptr || !server_->up()) return false;
+  auto session = std::make_shared<Session>();
+  session->ar = ar_of(router.name);
+  session->incarnation = router.incarnation;
+  trace("{} opens a session", router.name);
+  sessions_.push_back(session);
+  router.speaker->connected(std::move(session));
+  return true;
+}
+
+bool World::call_arrives(std::size_t index) {
+  const auto call = calls_[index];
+  if (call->delivered) return false;
+  call->delivered = true;
+  old_calls_.push_back(*call);
+  old_calls_.back().done = nullptr;
+  if (old_calls_.size() > kOldCalls) old_calls_.pop_front();
+  if (!server_->up()) {
+    call->answer = absl::UnavailableError("no LM");
+    return true;
+  }
+  const auto reply = [call](const absl::Status& status) { call->answer = status; };
+  if (call->attach) {
+    lm_attach(*call->attach, reply);
+  } else {
+    lm_detach(*call->detach, reply);
+  }
+  return true;
+}
+
+bool World::call_ends(std::size_t index) {
+  const auto call = calls_[index];
+  if (!call->answer) return false;
+  calls_.erase(calls_.begin() + static_cast<std::ptrdiff_t>(index));
+  const auto& router = routers_[static_cast<std::size_t>(call->ar)];
+  trace("{}'s {} is answered: {}", router.name, call->attach ? "attach" : "detach", call->answer->ToString());
+  if (router.speaker != nullptr && router.incarnation == call->incarnation) call->done(*call->answer);
+  return true;
+}
+
+bool World::call_is_lost(std::size_t index) {
+  const auto call = calls_[index];
+  calls_.erase(calls_.begin() + static_cast<std::ptrdiff_t>(index));
+  const auto& router = routers_[static_cast<std::size_t>(call->ar)];
+  trace("{}'s {} is lost", router.name, call->attach ? "attach" : "detach");
+  if (router.speaker != nullptr && router.incarnation == call->incarnation) {
+    call->done(absl::UnavailableError("lost"));
+  }
+  return true;
+}
+
+bool World::call_is_repeated() {
+  if (old_calls_.empty() || !server_->up()) return false;
+  const Call call = old_calls_[static_cast<std::size_t>(random_.pick(static_cast<int>(old_calls_.size())))];
+  trace("an old call arrives once more");
+  if (call.attach) {
+    lm_attach(*call.attach, nullptr);
+  } else {
+    lm_detach(*call.detach, nullptr);
+  }
+  return true;
+}
+
+// LM
+
+void World::lm_attach(const v1::AttachRequest& request, Server::Reply reply) {
+  auto output = server_->machine().attach(request, now_);
+  trace("the LM takes {}'s attach {} of {}: {}, generation {}", request.ar(), request.sequence(), request.mn_id(),
+        output.status.ToString(), output.generation.revision());
+  if (!output.status.ok() && output.commit) {
+    violated("no message with an old generation changes anything",
+             "a refused attach did: " + request.ShortDebugString());
+  }
+  for (const auto* binding : server_->machine().bindings_of(request.mn_id())) {
+    auto& known = known_[*Ipv6Prefix::parse(binding->prefix())];
+    known.home = ar_of(binding->home_ar());
+    known.mobile = request.mn_id().back() - '0';
+  }
+  server_->submit(std::move(output), std::move(reply));
+}
+
+void World::lm_detach(const v1::DetachRequest& request, Server::Reply reply) {
+  std::map<std::string, v1::Generation> before;
+  for (const auto* binding : server_->machine().bindings_of(request.mn_id())) {
+    before[binding->prefix()] = binding->generation();
+  }
+  auto output = server_->machine().detach(request, now_);
+  trace("the LM takes {}'s detach {} of {} at {}: {}", request.ar(), request.sequence(), request.mn_id(),
+        request.generation().revision(), output.stale ? "stale" : output.status.ToString());
+  for (const auto* binding : server_->machine().bindings_of(request.mn_id())) {
+    const auto& old = before.at(binding->prefix());
+    if (!lm::same(binding->generation(), old) && !lm::same(request.generation(), old)) {
+      violated("no message with an old generation changes anything", "a detach did: " + request.ShortDebugString());
+    }
+  }
+  server_->submit(std::move(output), std::move(reply));
+}
+
+void World::lm_ack(const Session& session, const v1::Ack& ack) {
+  trace("the LM takes {}'s {}", routers_[static_cast<std::size_t>(session.ar)].name, ack.ShortDebugString());
+  const auto* found = server_->machine().find(*Ipv6Prefix::parse(ack.prefix()));
+  std::optional<v1::Binding> before;
+  if (found != nullptr && lm::compare(ack.generation(), found->generation()) < 0) before = *found;
+  auto output = server_->machine().ack(session.id, ack, now_);
+  if (before) {
+    const auto& after = *server_->machine().find(*Ipv6Prefix::parse(ack.prefix()));
+    bool same = before->holders_size() == after.holders_size();
+    for (const auto& holder : before->holders()) {
+      const auto* now = lm::find_holder(after, holder.ar());
+      same = same && now != nullptr && now->delivers() == holder.delivers() &&
+             now->redirects_to() == holder.redirects_to() && now->unreachable() == holder.unreachable() &&
+             lm::same(now->generation(), holder.generation()) && now->superseded() <= holder.superseded() &&
+             now->advertises_preference() >= holder.advertises_preference();
+    }
+    if (!same) {
+      violated("no message with an old generation changes anything",
+               "an acknowledgement did: " + ack.ShortDebugString() + "\n      " + before->ShortDebugString());
+    }
+  }
+  server_->submit(std::move(output));
+}
+
+bool World::lm_ticks() {
+  if (!server_->up()) return false;
+  const auto deadline = server_->machine().next_deadline();
+  if (!deadline || *deadline > now_) return false;
+  trace("the LM does what is due");
+  server_->submit(server_->machine().tick(now_));
+  return true;
+}
+
+bool World::lm_dies() {
+  if (!server_->up()) return false;
+  const bool power_failure = random_.pick(2) == 0;
+  trace("the LM dies{}", power_failure ? " by a power failure" : "");
+  power_failed_ = power_failed_ || power_failure;
+  server_->crash(power_failure, random_);
+  session_of_id_.clear();
+  for (const auto& session : sessions_) {
+    session->broken = true;
+    session->lm_knows = true;
+    session->to_lm.clear();
+  }
+  std::erase_if(sessions_, [](const auto& s) { return s->lm_knows && s->speaker_knows; });
+  return true;
+}
+
+bool World::lm_starts() {
+  if (server_->up()) return false;
+  trace("the LM starts");
+  server_->start(now_);
+  return true;
+}
+
+// Routers
+
+v1::Generation World::check_redirect(Router& router, const Ipv6Prefix& prefix,
+                                     const std::optional<speaker::Route>& route, const v1::Binding* record,
+                                     bool from_snapshot) {
+  if (record == nullptr) return {};
+  if (!route || route->kind != Kind::kRedirect) return record->generation();
+  const int target = ar_of(route->segment);
+  const auto* held = kernel_of(ar_of(router.name), prefix);
+  const auto& acknowledged = known_[prefix].acknowledged_delivery;
+  if (ar_of(record->attached_ar()) == target && acknowledged.contains({target, record->generation().revision()})) {
+    return record->generation();
+  }
+  if (held != nullptr && held->route == *route) return held->generation;
+  // Back to what it had, from something that was never confirmed and that nobody therefore relies on.
+  const auto confirmed = router.confirmed.find(prefix);
+  if (confirmed != router.confirmed.end() && confirmed->second.route == *route) return confirmed->second.generation;
+  // A speaker that has just started knows only what it has acknowledged in its last life.
+  const auto from = acknowledged.lower_bound({target, 0});
+  const bool ever = from != acknowledged.end() && from->first == target;
+  const auto* own = lm::find_holder(*record, router.name);
+  if (!from_snapshot || !ever || own == nullptr) {
+    violated("no AR redirects to one that has not acknowledged",
+             router.name + " to " + text(route) + " " + picture(prefix));
+  }
+  return own->generation();
+}
+
+void World::set_kernel(Router& router, const Ipv6Prefix& prefix, const std::optional<speaker::Route>& route,
+                       const v1::Binding* record, const v1::Generation& generation) {
+  auto& known = known_[prefix];
+  const int self = ar_of(router.name);
+  const auto* held = kernel_of(self, prefix);
+  if (!route && held == nullptr) return;
+  trace("      {}'s kernel: {} {}", router.name, prefix.to_string(), text(route));
+  if (!route) {
+    if (planned_ && record != nullptr && !record->attached_ar().empty() && record->attached_ar() != router.name) {
+      const auto pointed = known.pointed_at.find(self);
+      if (pointed != known.pointed_at.end() && now_ - pointed->second < settings_.redirect_hold) {
+        violated("an AR lets go only after a hold since another one pointed at it",
+                 router.name + " " + picture(prefix));
+      }
+    }
+    router.kernel.erase(prefix);
+    return;
+  }
+  router.kernel[prefix] = {*route, generation};
+}
+
+void World::acknowledged(Router& router, const Ipv6Prefix& prefix, const v1::Ack& ack) {
+  const int self = ar_of(router.name);
+  const auto held = router.kernel.find(prefix);
+  const auto is = [&](Kind kind) { return held != router.kernel.end() && held->second.route.kind == kind; };
+  const auto level = static_of(self, prefix);
+  bool true_now = true;
+  switch (ack.stage()) {
+    case v1::STAGE_DELIVERING:
+      true_now = is(Kind::kDeliver);
+      known_[prefix].acknowledged_delivery.insert({self, ack.generation().revision()});
+      break;
+    case v1::STAGE_REDIRECTING:
+      true_now = is(Kind::kRedirect) && ar_of(held->second.route.segment) == ar_of(ack.redirects_to());
+      break;
+    case v1::STAGE_UNREACHABLE:
+      true_now = is(Kind::kUnreachable);
+      break;
+    case v1::STAGE_ADVERTISED:
+      // FRR may have been restarted since it committed.
+      true_now = level == ack.preference() || router.frr_starts > 0;
+      break;
+    case v1::STAGE_WITHDRAWN:
+      true_now = level == 0;
+      break;
+    case v1::STAGE_CLEARED:
+      true_now = held == router.kernel.end() && level == 0;
+      break;
+    default:
+      break;
+  }
+  trace("      {} acknowledges {}", router.name, ack.ShortDebugString());
+  if (!true_now) {
+    violated("what is acknowledged is so", router.name + " " + ack.ShortDebugString() + "\n      " + picture(prefix));
+  }
+  if (is(Kind::kDeliver) || is(Kind::kRedirect)) {
+    if (ack.stage() == v1::STAGE_DELIVERING || ack.stage() == v1::STAGE_REDIRECTING) {
+      held->second.generation = ack.generation();
+      router.confirmed[prefix] = held->second;
+    }
+  }
+}
+
+void World::set_static(Router& router, const Ipv6Prefix& prefix, std::uint32_t level) {
+  trace("      {}'s FRR: {} level {}", router.name, prefix.to_string(), level);
+  if (level == 0) {
+    router.statics.erase(prefix);
+  } else {
+    router.statics[prefix] = level;
+  }
+}
+
+void World::asked_to_withdraw(Router& router, const Ipv6Prefix& prefix, const v1::Binding& record) {
+  const int self = ar_of(router.name);
+  if (!planned_ || static_of(self, prefix) == 0 || record.attached_ar().empty()) return;
+  if (record.attached_ar() == router.name) {
+    // What is left would beat the aggregate.
+    if (record.home_ar() != router.name) return;
+    // All levels are used up: nobody announces, until all have withdrawn.
+    if (lm::highest_other_preference(record, router.name) >= settings_.preference_levels) return;
+    for (std::size_t i = 0; i < routers_.size(); ++i) {
+      // One that announces above it belongs to a later move.
+      const auto level = static_of(static_cast<int>(i), prefix);
+      if (static_cast<int>(i) != self && level > 0 && level < static_of(self, prefix)) {
+        violated("the home AR withdraws last", picture(prefix));
+      }
+    }
+    return;
+  }
+  if (record.preference() == 0) return;
+  if (best_path(self, prefix).ar != ar_of(record.attached_ar())) {
+    violated("an old anchor withdraws only when its own bgpd prefers the new one", router.name + " " + picture(prefix));
+  }
+}
+
+bool World::frr_works(Router& router) {
+  if (router.speaker == nullptr || !router.speaker->write_frr()) return false;
+  trace("{}'s FRR has done something", router.name);
+  return true;
+}
+
+bool World::frr_restarts(Router& router) {
+  trace("{}'s FRR starts again", router.name);
+  ++router.frr_starts;
+  router.statics.clear();
+  router.originated.clear();
+  router.learned.clear();
+  if (random_.pick(2) == 0) {
+    for (auto& [prefix, levels] : reflector_) levels.erase(ar_of(router.name));
+  }
+  if (router.speaker != nullptr) router.speaker->frr_was_restarted();
+  return true;
+}
+
+bool World::bgp_propagates(int ar, int edge) {
+  auto& router = routers_[static_cast<std::size_t>(ar)];
+  if (known_.empty()) return false;
+  auto it = std::next(known_.begin(), random_.pick(static_cast<int>(known_.size())));
+  for (std::size_t i = 0; i < known_.size(); ++i, ++it) {
+    if (it == known_.end()) it = known_.begin();
+    const auto& prefix = it->first;
+    if (edge == 0) {
+      const auto level = static_of(ar, prefix);
+      const auto own = router.originated.find(prefix);
+      if ((own == router.originated.end() ? 0 : own->second) == level) continue;
+      if (level == 0) {
+        router.originated.erase(own);
+      } else {
+        router.originated[prefix] = level;
+      }
+    } else if (edge == 1) {
+      const auto own = router.originated.find(prefix);
+      const auto level = own == router.originated.end() ? 0 : own->second;
+      auto& levels = reflector_[prefix];
+      const auto seen = levels.find(ar);
+      if ((seen == levels.end() ? 0 : seen->second) == level) continue;
+      if (level == 0) {
+        levels.erase(seen);
+      } else {
+        levels[ar] = level;
+      }
+    } else {
+      BgpPath best;
+      for (const auto& [from, level] : reflector_[prefix]) {
+        if (level > best.level) best = {from, level};
+      }
+      // What came from this AR is not sent back to it.
+      if (best.ar == ar) best = {};
+      const auto learned = router.learned.find(prefix);
+      if ((learned == router.learned.end() ? BgpPath{} : learned->second) == best) continue;
+      if (best.ar < 0) {
+        router.learned.erase(learned);
+      } else {
+        router.learned[prefix] = best;
+      }
+    }
+    trace("BGP of {}, step {}: {}", router.name, edge, prefix.to_string());
+    return true;
+  }
+  return false;
+}
+
+bool World::bgpd_is_asked(int ar) {
+  auto& router = routers_[static_cast<std::size_t>(ar)];
+  if (router.speaker == nullptr || !router.speaker->ask_bgpd(ar)) return false;
+  trace("{}'s bgpd prefers a successor", router.name);
+  return true;
+}
+
+bool World::kernel_is_repaired(Router& router) {
+  if (router.speaker == nullptr || !router.speaker->repair(random_)) return false;
+  trace("{}'s kernel has been repaired", router.name);
+  return true;
+}
+
+bool World::speaker_dies(Router& router) {
+  if (router.speaker == nullptr) return false;
+  trace("{}'s speaker dies", router.name);
+  speaker_died_ = true;
+  // Its next life knows a deliver route for an MN that is elsewhere by now only from the kernel, where it does not
+  // look.
+  for (auto& [prefix, known] : known_) {
+    if (router.kernel.contains(prefix)) known.ended = last_generation_;
+  }
+  router.speaker.reset();
+  router.confirmed.clear();
+  for (const auto& session : sessions_) {
+    if (session->ar == ar_of(router.name)) session->broken = true;
+  }
+  return true;
+}
+
+bool World::speaker_starts(Router& router) {
+  if (router.speaker != nullptr) return false;
+  trace("{}'s speaker starts", router.name);
+  router.speaker = std::make_unique<Speaker>(*this, router, ++router.incarnation);
+  return true;
+}
+
+void World::time_passes(std::chrono::nanoseconds time) {
+  // The hold is there for BGP to converge in.
+  if (planned_ && (bgp_lag_ += time) > settings_.redirect_hold / 2) {
+    for (int edge = 0; edge < 3; ++edge) {
+      for (std::size_t i = 0; i < routers_.size(); ++i) {
+        while (bgp_propagates(static_cast<int>(i), edge)) {
+        }
+      }
+    }
+    bgp_lag_ = {};
+  }
+  trace("{} ms pass", time / 1ms);
+  now_ += time;
+  steady_now_ += time;
+}
+
+// Invariants
+
+void World::check() {
+  for (auto& [prefix, known] : known_) {
+    for (std::size_t i = 0; i < routers_.size(); ++i) {
+      if (static_of(static_cast<int>(i), prefix) > 0) known.pointed_at[static_cast<int>(i)] = now_;
+      const auto* kernel = kernel_of(static_cast<int>(i), prefix);
+      if (kernel != nullptr && kernel->route.kind == Kind::kRedirect) {
+        known.pointed_at[ar_of(kernel->route.segment)] = now_;
+      }
+    }
+    if (server_->up()) {
+      last_generation_ = server_->machine().revision();
+      check_binding(prefix, known);
+    }
+    check_chains(prefix, known);
+    check_one_top(prefix);
+    if (planned_ && known.in_use && settings_.mode != v1::MODE_NOMADIC) check_no_black_hole(prefix, known);
+  }
+}
+
+void World::check_binding(const Ipv6Prefix& prefix, Known& known) {
+  const auto* binding = server_->machine().find(prefix);
+  for (const auto& router : routers_) {
+    const auto* holder = binding == nullptr ? nullptr : lm::find_holder(*binding, router.name);
+    if (holder == nullptr && holds(router, prefix)) {
+      violated("an AR that holds anything is in the holders", router.name + " " + picture(prefix));
+    }
+    const auto level = static_of(ar_of(router.name), prefix);
+    if (holder != nullptr && level > holder->advertises_preference()) {
+      violated("what an AR announces is in the holders", router.name + " " + picture(prefix));
+    }
+  }
+  if (binding == nullptr) return;
+  if (binding->state() == v1::BINDING_STATE_DETACHED && lm::compare(binding->generation(), known.ended) > 0) {
+    known.ended = binding->generation();
+  }
+  if (lm::is_detached(*binding)) known.in_use = false;
+  if (binding->preference() > 0 && !lm::is_detached(*binding) &&
+      binding->preference() <= lm::highest_other_preference(*binding, binding->attached_ar())) {
+    violated("the attached AR announces above all others", binding->ShortDebugString());
+  }
+  if (binding->state() == known.state) return;
+  known.state = binding->state();
+  if (binding->state() != v1::BINDING_STATE_SETTLED) return;
+  known.in_use = true;
+  if (planned_) check_settled(prefix, *binding);
+}
+
+void World::check_settled(const Ipv6Prefix& prefix, const v1::Binding& binding) {
+  const int attached = ar_of(binding.attached_ar());
+  const int home = ar_of(binding.home_ar());
+  const bool anchored_by_bgp = binding.mode() == v1::MODE_RELOCATE && attached != home;
+  for (std::size_t i = 0; i < routers_.size(); ++i) {
+    const int ar = static_cast<int>(i);
+    const auto* kernel = kernel_of(ar, prefix);
+    bool right = static_of(ar, prefix) == (anchored_by_bgp && ar == attached ? 1U : 0U);
+    if (ar == attached) {
+      right = right && kernel != nullptr && kernel->route.kind == Kind::kDeliver;
+    } else if (ar == home) {
+      right = right && kernel != nullptr && kernel->route.kind == Kind::kRedirect &&
+              ar_of(kernel->route.segment) == attached;
+    } else {
+      right = right && kernel == nullptr;
+    }
+    if (!right) violated("what the LM calls settled is settled", routers_[i].name + " " + picture(prefix));
+  }
+}
+
+// Redirects only lead to younger ones, and to an AR that delivers. Packets for an MN that was detached for good since
+// then are lost: nothing is promised for them.
+void World::check_chains(const Ipv6Prefix& prefix, const Known& known) {
+  // docs/model.md, "What it found": the LM may have forgotten what a new speaker has to begin with.
+  if (power_failed_ && speaker_died_) return;
+  for (std::size_t i = 0; i < routers_.size(); ++i) {
+    const auto* kernel = kernel_of(static_cast<int>(i), prefix);
+    if (kernel == nullptr || kernel->route.kind != Kind::kRedirect) continue;
+    int at = static_cast<int>(i);
+    for (std::size_t hops = 0;; ++hops) {
+      if (hops > routers_.size()) violated("redirects form no loop", picture(prefix));
+      const auto* here = kernel_of(at, prefix);
+      if (here->route.kind != Kind::kRedirect) break;
+      const int target = ar_of(here->route.segment);
+      const auto* next = kernel_of(target, prefix);
+      if (next == nullptr || next->route.kind == Kind::kUnreachable) {
+        if (lm::compare(here->generation, known.ended) > 0) {
+          violated("a chain of redirects ends where the prefix is delivered",
+                   routers_[static_cast<std::size_t>(at)].name + " " + picture(prefix));
+        }
+        break;
+      }
+      const auto order = lm::compare(next->generation, here->generation);
+      if (next->route.kind == Kind::kRedirect ? order <= 0 : order < 0) {
+        violated("generations grow along a chain of redirects",
+                 routers_[static_cast<std::size_t>(at)].name + " " + picture(prefix));
+      }
+      at = target;
+    }
+  }
+}
+
+void World::check_one_top(const Ipv6Prefix& prefix) {
+  std::uint32_t top = 0;
+  int count = 0;
+  for (std::size_t i = 0; i < routers_.size(); ++i) {
+    const auto level = static_of(static_cast<int>(i), prefix);
+    if (level > top) {
+      top = level;
+      count = 1;
+    } else if (level == top && level > 0) {
+      ++count;
+    }
+  }
+  if (count > 1) violated("at most one anchor advertises at the top preference", picture(prefix));
+}
+
+// A packet that enters at any AR, or at the home AR by its aggregate, reaches an AR that the MN has a link to.
+void World::check_no_black_hole(const Ipv6Prefix& prefix, const Known& known) {
+  for (std::size_t start = 0; start < routers_.size(); ++start) {
+    int at = static_cast<int>(start);
+    bool tunnelled = false;
+    std::string path;
+    for (std::size_t hops = 0;; ++hops) {
+      path += " " + routers_[static_cast<std::size_t>(at)].name;
+      const auto lost = [&](const char* why) {
+        violated("no packet is lost in a planned move", fmt::format("{} by{}: {}", why, path, picture(prefix)));
+      };
+      if (hops > 2 * routers_.size()) lost("loop");
+      const auto* kernel = kernel_of(at, prefix);
+      if (kernel != nullptr && kernel->route.kind == Kind::kDeliver) {
+        if (!linked(known.mobile, at)) lost("delivered where the MN is not");
+        break;
+      }
+      if (kernel != nullptr && kernel->route.kind == Kind::kUnreachable) lost("unreachable");
+      if (kernel != nullptr) {
+        at = ar_of(kernel->route.segment);
+        tunnelled = true;
+        continue;
+      }
+      // What comes out of a tunnel finds our own table only.
+      if (tunnelled) lost("no route behind the tunnel");
+      const BgpPath best = best_path(at, prefix);
+      if (best.ar == at) lost("blackhole of its own announcement");
+      if (best.ar < 0 && at == known.home) lost("blackhole of the aggregate");
+      at = best.ar < 0 ? known.home : best.ar;
+    }
+  }
+}
+
+// Rest
+
+bool World::everything_that_is_under_way() {
+  bool any = false;
+  const auto note = [&](bool done) {
+    if (done) {
+      any = true;
+      check();
+    }
+  };
+  note(lm_starts());
+  for (std::size_t i = 0; i < routers_.size(); ++i) {
+    auto& router = routers_[i];
+    note(speaker_starts(router));
+    note(speaker_connects(router));
+    note(speaker_receives(router));
+    note(frr_works(router));
+    for (int edge = 0; edge < 3; ++edge) note(bgp_propagates(static_cast<int>(i), edge));
+    note(bgpd_is_asked(static_cast<int>(i)));
+    note(kernel_is_repaired(router));
+    note(departure_noticed(static_cast<int>(i)));
+  }
+  for (const auto& session : std::vector(sessions_)) note(lm_receives(*session));
+  for (std::size_t i = calls_.size(); i-- > 0;) {
+    if (i < calls_.size()) note(call_arrives(i));
+    if (i < calls_.size()) note(call_ends(i));
+  }
+  note(server_->complete_one());
+  note(lm_ticks());
+  return any;
+}
+
+void World::come_to_rest() {
+  resting_ = true;
+  const bool planned = planned_;
+  const int kernel_failures = std::exchange(kernel_failures_, 0);
+  // What the faults have done to packets is over only when everything is at rest.
+  for (auto& mobile : mobiles_) {
+    if (mobile.links.size() > 1 && !planned) mobile.links.erase(mobile.links.begin(), mobile.links.end() - 1);
+  }
+  trace("no more events");
+  for (int round = 0; round < kRoundsOfRest; ++round) {
+    for (std::size_t i = 0; i < mobiles_.size(); ++i) {
+      mobile_sends(static_cast<int>(i));
+      check();
+    }
+    int steps = 0;
+    while (everything_that_is_under_way()) {
+      if (++steps > kStepsOfRest) violated("when events stop, everything comes to rest", "messages go on for ever");
+    }
+    time_passes(500ms);
+  }
+  for (auto& mobile : mobiles_) {
+    if (mobile.links.size() > 1) mobile.links.erase(mobile.links.begin(), mobile.links.end() - 1);
+  }
+  power_failed_ = speaker_died_ = false;
+  check_at_rest();
+  kernel_failures_ = kernel_failures;
+  resting_ = false;
+}
+
+void World::check_at_rest() {
+  check();
+  for (const auto& [prefix, known] : known_) {
+    const auto* binding = server_->machine().find(prefix);
+    const auto& mobile = mobiles_[static_cast<std::size_t>(known.mobile)];
+    const bool nomadic = settings_.mode == v1::MODE_NOMADIC;
+    const int attached =
+        mobile.links.empty() || (nomadic && mobile.links.back() != known.home) ? -1 : mobile.links.back();
+    const auto left_over = [&](const std::string& what) {
+      violated("when events stop, every binding settles and nothing is left over", what + " " + picture(prefix));
+    };
+    if (binding == nullptr) {
+      for (const auto& router : routers_) {
+        if (holds(router, prefix)) left_over(router.name + " holds what nobody knows");
+      }
+      continue;
+    }
+    if (ar_of(binding->attached_ar()) != attached) left_over("attached elsewhere than the MN is");
+    if (binding->state() != (attached < 0 ? v1::BINDING_STATE_DETACHED : v1::BINDING_STATE_SETTLED)) {
+      left_over("not settled");
+    }
+    for (const auto& holder : binding->holders()) {
+      const int ar = ar_of(holder.ar());
+      if (ar != attached && ar != known.home) left_over(holder.ar() + " is a holder still");
+    }
+    if (attached >= 0) check_settled(prefix, *binding);
+    for (std::size_t i = 0; attached < 0 && i < routers_.size(); ++i) {
+      const auto* kernel = kernel_of(static_cast<int>(i), prefix);
+      const bool home = static_cast<int>(i) == known.home;
+      const bool right = home ? kernel != nullptr && kernel->route.kind == Kind::kUnreachable : kernel == nullptr;
+      if (!right || static_of(static_cast<int>(i), prefix) > 0) left_over(routers_[i].name);
+    }
+  }
+  for (const auto& mobile : mobiles_) {
+    if (!mobile.links.empty() && server_->machine().bindings_of(mobile.id).empty()) {
+      violated("when events stop, every MN that is there is served", mobile.id);
+    }
+  }
+}
+
+}  // namespace kedge::model
