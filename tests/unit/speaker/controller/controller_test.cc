@@ -674,6 +674,8 @@ TEST_F(ControllerTest, WhatIsWrongWithBgpdIsShownBesideTheInjectorsState) {
   EXPECT_EQ(lm_.last_health.frr(), "synced; bgpd cannot be asked");
   observer_.on_health(absl::OkStatus());
   EXPECT_EQ(lm_.last_health.frr(), "synced");
+}
+
 TEST_F(ControllerTest, KeepsWhatTheKernelHasThoughTheLmRemembersSomethingOlder) {
   start("ar1");
   snapshot({});
