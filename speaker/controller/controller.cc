@@ -143,13 +143,17 @@ void Controller::on_snapshot(const LmClient::Snapshot& snapshot) {
       known.insert(*prefix);
       const bool same_generation = compare(node.mapped().record.generation(), binding.generation()) == 0;
       entry.programmed = node.mapped().programmed;
-      entry.fresh = node.mapped().fresh;
       entry.level_wanted = node.mapped().level_wanted;
       entry.level_committed = node.mapped().level_committed;
       entry.superseded = same_generation && node.mapped().superseded &&
                          covers(node.mapped().desired.anchoring, entry.desired.anchoring);
     } else {
-      entry.fresh = true;
+      // An earlier run may have left what has to be kept until something better is safe.
+      entry.programmed = forwarding_.held(*prefix);
+      const auto mn = LinkLayerAddress::parse(binding.mn_id());
+      if (entry.programmed && entry.programmed->kind == Route::Kind::kDeliver && mn.ok()) {
+        entry.programmed->link_layer_address = *mn;
+      }
     }
     entry.record = binding;
     entries_.emplace(*prefix, std::move(entry));
@@ -261,7 +265,6 @@ void Controller::take(const v1::Binding& binding) {
     entry.watched = false;
     observer_.unwatch(*prefix);
   }
-  if (new_generation) entry.fresh = false;
   entry.record = binding;
   prefixes_of_mn_[binding.mn_id()].insert(*prefix);
   reconcile(*prefix, entry);
@@ -313,7 +316,7 @@ std::optional<Route> Controller::route_of(const Entry& entry) const {
     case Forwarding::Kind::kRedirect: {
       if (!config_.redirection) return entry.superseded ? std::nullopt : entry.programmed;
       // What is only kept is what the kernel has: the LM may have heard of something older.
-      if (!attached_delivers(entry.record) && !entry.fresh) return entry.programmed;
+      if (!attached_delivers(entry.record)) return entry.programmed;
       const auto node = nodes_.find(entry.desired.forwarding.redirect_to);
       if (node == nodes_.end()) return entry.programmed;
       const auto segment = Ipv6Address::parse(node->second.deliver_sid());

@@ -58,8 +58,6 @@ class Controller {
     // is not confirmed, the kernel holds one of the two.
     std::optional<Route> requested;
     bool confirmed = true;
-    // First seen in a snapshot: what the kernel had before is known only from what the LM remembers.
-    bool fresh = false;
     std::uint32_t level_wanted = 0;
     // What FRR has committed; nullopt while a commit is awaited.
     std::optional<std::uint32_t> level_committed = 0;

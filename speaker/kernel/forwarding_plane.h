@@ -69,6 +69,9 @@ class ForwardingPlane {
   // error the desire is kept and retried; `on_programmed` then tells of success.
   virtual absl::Status set(const Ipv6Prefix& prefix, const std::optional<Route>& route) = 0;
 
+  // What the kernel holds for the prefix, also of an earlier run; a deliver route without its link-layer address.
+  virtual std::optional<Route> held(const Ipv6Prefix& prefix) const = 0;
+
   // Takes `routes` as all that is desired: programs each and removes every route of ours for any other prefix,
   // leftovers of an earlier run included.
   virtual absl::Status replace_all(const std::map<Ipv6Prefix, Route>& routes) = 0;

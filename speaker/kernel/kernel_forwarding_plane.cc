@@ -250,6 +250,25 @@ absl::Status KernelForwardingPlane::set(const Ipv6Prefix& prefix, const std::opt
   return failures.begin()->second;
 }
 
+std::optional<Route> KernelForwardingPlane::held(const Ipv6Prefix& prefix) const {
+  const auto found = held_.find(prefix);
+  if (found == held_.end() || !found->second.mobile) return std::nullopt;
+  const Held& held = found->second;
+  Route route;
+  route.kind = *held.mobile;
+  if (route.kind == Kind::kDeliver) {
+    if (!held.neighbour || held.neighbour->interface.empty()) return std::nullopt;
+    route.interface = held.neighbour->interface;
+    route.link_local = held.neighbour->link_local;
+    if (held.uplink_interface) route.uplink_segment = held.uplink_segment;
+  }
+  if (route.kind == Kind::kRedirect) {
+    if (!held.segment) return std::nullopt;
+    route.segment = *held.segment;
+  }
+  return route;
+}
+
 absl::Status KernelForwardingPlane::replace_all(const std::map<Ipv6Prefix, Route>& routes) {
   desired_ = routes;
   pending_.clear();

@@ -37,6 +37,7 @@ class KernelForwardingPlane final : public ForwardingPlane {
   absl::Status set_identity(const Ipv6Address& locator, const Ipv6Address& deliver_sid,
                             const Ipv6Address& uplink_sid) override;
   absl::Status set(const Ipv6Prefix& prefix, const std::optional<Route>& route) override;
+  std::optional<Route> held(const Ipv6Prefix& prefix) const override;
   absl::Status replace_all(const std::map<Ipv6Prefix, Route>& routes) override;
 
  private:

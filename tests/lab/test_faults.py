@@ -369,7 +369,7 @@ def fixture_quick(root):
     """A lab of its own in which mobile nodes that are gone are missed soon."""
     assert root is None
     with scenarios.lab_up(HANDOVER, f"t{os.getpid()}-faults-quick") as up:
-        configure(up, "lm", "kedge-lm", lambda text: text + "mobility: {detach_grace: 1s}\n")
+        configure(up, "lm", "kedge-lm", lambda text: text.replace("mobility:\n", "mobility:\n  detach_grace: 1s\n"))
         for ar in ("ar1", "ar2"):
             configure(up, ar, "kedge-speaker", lambda text: text.replace("[eth2]", "[eth2]\n  probe_after: 1s\n  probe_interval: 200ms"))
         up.wait_synced()

@@ -20,8 +20,8 @@ def fixture_lab(root, request, tmp_path_factory):
     """The handover topology with the LM in redirection mode."""
     folder = tmp_path_factory.mktemp("redirection") / "handover"
     shutil.copytree(conftest.HANDOVER, folder)
-    with (folder / "nodes" / "lm" / "lm.yaml").open("a") as configuration:
-        configuration.write("mobility:\n  mode: redirect\n")
+    file = folder / "nodes" / "lm" / "lm.yaml"
+    file.write_text(file.read_text().replace("mobility:\n", "mobility:\n  mode: redirect\n"))
     with scenarios.lab_up(folder, conftest.lab_name(request)) as up:
         up.wait_synced()
         yield up

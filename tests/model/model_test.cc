@@ -141,14 +141,5 @@ TEST_P(Model, KeepsItsInvariants) {
 
 INSTANTIATE_TEST_SUITE_P(Seeds, Model, testing::Range<std::uint64_t>(1, 8));
 
-TEST(ModelOfToday, KeepsItsInvariants) {
-  const auto now = std::chrono::system_clock::now().time_since_epoch();
-  const auto seed =
-      from_environment("KEDGE_MODEL_SEED",
-                       static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(now).count()));
-  std::cout << "KEDGE_MODEL_SEED=" << seed << "\n";
-  explore(seed, from_environment("KEDGE_MODEL_EVENTS", 150'000));
-}
-
 }  // namespace
 }  // namespace kedge::model

@@ -207,6 +207,11 @@ absl::Status Speaker::set(const Ipv6Prefix& prefix, const std::optional<speaker:
   return absl::OkStatus();
 }
 
+std::optional<speaker::Route> Speaker::held(const Ipv6Prefix& prefix) const {
+  const auto found = router_.kernel.find(prefix);
+  return found == router_.kernel.end() ? std::nullopt : std::optional(found->second.route);
+}
+
 absl::Status Speaker::replace_all(const std::map<Ipv6Prefix, speaker::Route>& routes) {
   pending_.clear();
   absl::Status status;
@@ -215,6 +220,8 @@ absl::Status Speaker::replace_all(const std::map<Ipv6Prefix, speaker::Route>& ro
     if (!routes.contains(prefix)) all.emplace_back(prefix, std::nullopt);
   }
   for (const auto& [prefix, route] : all) {
+    // What is there already is left as it is.
+    if (route && held(prefix) == route) continue;
     const auto generation = world_.check_redirect(router_, prefix, route, record(prefix), true);
     if (world_.kernel_fails()) {
       pending_[prefix] = {route, generation};

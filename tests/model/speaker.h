@@ -44,6 +44,7 @@ class Speaker : public speaker::LmClient,
     return absl::OkStatus();
   }
   absl::Status set(const Ipv6Prefix& prefix, const std::optional<speaker::Route>& route) override;
+  std::optional<speaker::Route> held(const Ipv6Prefix& prefix) const override;
   absl::Status replace_all(const std::map<Ipv6Prefix, speaker::Route>& routes) override;
   bool repair(Random& random);
 

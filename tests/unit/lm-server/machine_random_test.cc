@@ -361,7 +361,10 @@ class World {
       Forwarding expected;
       if (detached && name == binding.home_ar()) expected.kind = Forwarding::Kind::kUnreachable;
       if (!detached && name == binding.home_ar()) expected = {Forwarding::Kind::kRedirect, binding.attached_ar(), {}};
-      if (!detached && name == binding.attached_ar()) expected = {Forwarding::Kind::kDeliver, {}, {}};
+      if (!detached && name == binding.attached_ar()) {
+        const bool tunnelled = is_away(binding) && binding.mode() == v1::MODE_REDIRECT && !binding.direct_uplink();
+        expected = {Forwarding::Kind::kDeliver, {}, tunnelled ? binding.home_ar() : std::string()};
+      }
       const auto it = speaker.forwarding.find(binding.prefix());
       EXPECT_EQ(it == speaker.forwarding.end() ? Forwarding{} : it->second, expected) << name;
       const auto level = speaker.advertises.find(binding.prefix());

@@ -62,6 +62,10 @@ class FakeForwarding : public ForwardingPlane {
     journal_.push_back(fmt::format("kernel {} {}", prefix.to_string(), text(route)));
     return absl::OkStatus();
   }
+  std::optional<Route> held(const Ipv6Prefix& prefix) const override {
+    const auto found = left.find(prefix);
+    return found == left.end() ? std::nullopt : std::optional(found->second);
+  }
   absl::Status replace_all(const std::map<Ipv6Prefix, Route>& routes) override {
     all.clear();
     for (const auto& [p, route] : routes) all[p.to_string()] = text(route);
@@ -81,6 +85,8 @@ class FakeForwarding : public ForwardingPlane {
     return "";
   }
   absl::Status failure;
+  // By an earlier run.
+  std::map<Ipv6Prefix, Route> left;
   std::map<std::string, std::string> all;
 
  private:
@@ -403,6 +409,23 @@ TEST_F(ControllerTest, ARestartedOldAnchorGoesOnAdvertisingUntilSuperseded) {
   EXPECT_THAT(injector_->all, ElementsAre(std::pair<const std::string, std::uint32_t>(kPrefix, 1)));
   EXPECT_THAT(forwarding_.all,
               ElementsAre(std::pair<const std::string, std::string>(kPrefix, "redirect 2001:db8:a3::d")));
+}
+
+TEST_F(ControllerTest, ARestartedOldAnchorKeepsWhatItsEarlierRunHasLeftUntilTheNewOneDelivers) {
+  start("ar1");
+  Route deliver;
+  deliver.kind = Route::Kind::kDeliver;
+  deliver.interface = "eth7";
+  deliver.link_local = *Ipv6Address::parse("fe80::ff:fe00:11");
+  forwarding_.left[prefix()] = deliver;
+  auto moved = attached("ar2", 20, 1);
+  holder(moved, "ar1")->set_redirects_to("ar3");  // older than what the kernel has
+  snapshot({moved});
+  EXPECT_THAT(forwarding_.all, ElementsAre(std::pair<const std::string, std::string>(kPrefix, "deliver eth7")));
+  take();
+  delivers(moved, "ar2", 21);
+  record(moved);
+  EXPECT_THAT(take(), Contains("kernel 2001:db8:1000::/64 redirect 2001:db8:a2::d"));
 }
 
 TEST_F(ControllerTest, ARestartedOldAnchorDoesNotTakeFramesOnAnOldLinkForAReturn) {
