@@ -344,7 +344,7 @@ bool Controller::releasing(const Entry& entry) const {
 }
 
 bool Controller::delivering(const Entry& entry) const {
-  return entry.programmed && entry.programmed->kind == Route::Kind::kDeliver;
+  return entry.confirmed && entry.programmed && entry.programmed->kind == Route::Kind::kDeliver;
 }
 
 void Controller::reconcile(const Ipv6Prefix& prefix, Entry& entry) {

@@ -221,7 +221,10 @@ absl::Status Speaker::replace_all(const std::map<Ipv6Prefix, speaker::Route>& ro
   }
   for (const auto& [prefix, route] : all) {
     // What is there already is left as it is.
-    if (route && held(prefix) == route) continue;
+    if (route && held(prefix) == route) {
+      router_.confirmed[prefix] = router_.kernel.at(prefix);
+      continue;
+    }
     const auto generation = world_.check_redirect(router_, prefix, route, record(prefix), true);
     if (world_.kernel_fails()) {
       pending_[prefix] = {route, generation};

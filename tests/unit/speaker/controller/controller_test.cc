@@ -303,6 +303,22 @@ TEST_F(ControllerTest, AdvertisesAndSendsNothingWhileTheKernelRefuses) {
                                   "serve 02:00:00:00:00:11 eth2 2001:db8:1000::/64 deprecated"));
 }
 
+TEST_F(ControllerTest, NothingIsToldToTheMnWhileTheKernelMayHoldSomethingElse) {
+  start("ar2");
+  snapshot({attached("ar2", 20, 1)});
+  auto away = attached("ar3", 30, 2);
+  holder(away, "ar2")->set_delivers(true);
+  delivers(away, "ar3", 31);
+  forwarding_.failure = absl::UnavailableError("refused, or programmed all the same");
+  record(away);
+  take();
+  record(attached("ar2", 40, 3));
+  EXPECT_THAT(take(), Not(Contains(::testing::StartsWith("serve"))));
+  forwarding_.failure = absl::OkStatus();
+  forwarding_.on_programmed(prefix());
+  EXPECT_THAT(take(), Contains(::testing::StartsWith("serve")));
+}
+
 TEST_F(ControllerTest, AllPrefixesOfAnMnGoIntoOneRaWithThatOfThisArFirst) {
   start("ar2");
   snapshot({});
