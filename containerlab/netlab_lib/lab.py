@@ -109,9 +109,11 @@ class Lab:
             self.save()
             deadline = time.monotonic() + timeout
             for name in start_order(topology.nodes):
-                self._start(topology.nodes[name])
+                with signals_deferred():
+                    self._start(topology.nodes[name])
             self._wait_for("started", deadline)
-            self._make_links(topology.links)
+            with signals_deferred():
+                self._make_links(topology.links)
             report(f"{len(self.nodes)} nodes and {len(topology.links)} links are there, waiting until the nodes are ready")
             self._wait_for("ready", deadline)
             self._run_commands(topology.nodes)
@@ -244,10 +246,27 @@ def kill(pid):
         os.kill(pid, signal.SIGKILL)
 
 
+INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextlib.contextmanager
+def signals_deferred():
+    """An interruption takes effect at the end: a program that is being started in that moment would go on and make something unseen."""
+    pending = []
+    before = {number: signal.signal(number, lambda number, _frame: pending.append(number)) for number in INTERRUPTIONS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if pending:
+            os.kill(os.getpid(), pending[0])
+
+
 @contextlib.contextmanager
 def signals_ignored():
     """A second Ctrl-C does not stop the cleaning up."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in INTERRUPTIONS}
     try:
         yield
     finally:
