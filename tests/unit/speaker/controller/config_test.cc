@@ -58,7 +58,8 @@ TEST(SpeakerConfigTest, TheSampleNamesEveryKey) {
 TEST(SpeakerConfigTest, EachErrorNamesTheKeyAndWhatToDo) {
   expect_error("name: ''\n", "name: give this access router the name");
   expect_error("name: ar1\nlm: {insecure_plaintext: true}\naccess: {interfaces: [eth2]}\n", "lm.address");
-  expect_error("name: ar1\nlm: {address: '[::1]:1'}\naccess: {interfaces: [eth2]}\n", "to go without TLS set it to true");
+  expect_error("name: ar1\nlm: {address: '[::1]:1'}\naccess: {interfaces: [eth2]}\n",
+               "to go without TLS set it to true");
   expect_error("name: ar1\nlm: {address: '[::1]:1', insecure_plaintext: true}\n", "access.interfaces");
   const std::string base = "name: ar1\nlm: {address: '[::1]:1', insecure_plaintext: true}\n";
   expect_error(base + "access: {interfaces: [eth2, eth2]}\n", "'eth2' is given twice");
