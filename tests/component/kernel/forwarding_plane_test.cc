@@ -311,9 +311,11 @@ TEST_F(ForwardingPlaneTest, ReplacesTenThousandPrefixes) {
   for (std::uint64_t i = 0; i < 10'000; ++i) {
     routes[pool.nth(64, i)] = i % 2 == 0 ? t.deliver() : t.redirect(t.ar2);
   }
-  ASSERT_OK(t.ar1.replace_all(routes));
-  EXPECT_EQ(t.ar1.space.shell("ip -6 route show table 8818 | wc -l"), "10000\n");
-  EXPECT_EQ(t.ar1.space.shell("ip -6 route show table 8819 | wc -l"), "5000\n");
+  // The kernel may refuse some for want of memory at the moment (ENOMEM); they are made a little later.
+  const auto status = t.ar1.replace_all(routes);
+  ASSERT_TRUE(status.ok() || absl::IsResourceExhausted(status)) << status;
+  EXPECT_TRUE(eventually([&] { return t.ar1.space.shell("ip -6 route show table 8818 | wc -l") == "10000\n"; }));
+  EXPECT_TRUE(eventually([&] { return t.ar1.space.shell("ip -6 route show table 8819 | wc -l") == "5000\n"; }));
   ASSERT_OK(t.ar1.replace_all({{t.mobile_prefix, t.deliver()}}));
   EXPECT_EQ(t.ar1.space.shell("ip -6 route show table 8818 | wc -l"), "1\n");
   EXPECT_TRUE(eventually([&] { return t.ar1.space.shell("ip -6 route show table 8819 | wc -l") == "0\n"; }));
