@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <condition_variable>
+#include <deque>
 #include <mutex>
 #include <utility>
 
@@ -115,6 +116,19 @@ class GetReader : public grpc::ClientReadReactor<frr::GetResponse> {
   std::function<void()> left_;
 };
 
+// gRPC 1.51 aborts now and then ("ref_counted.h: assertion failed: prior > 0") when a channel goes while one of its
+// threads is still leaving a cancelled call. A channel that was closed therefore stays until some more were closed.
+void retire(std::unique_ptr<frr::Northbound::Stub> stub) {
+  constexpr std::size_t kKept = 4;
+  if (stub == nullptr) return;
+  static std::mutex mutex;
+  // Never destroyed: at the end of the process gRPC may be gone before it.
+  static auto& retired = *new std::deque<std::unique_ptr<frr::Northbound::Stub>>;
+  std::lock_guard lock(mutex);
+  retired.push_back(std::move(stub));
+  if (retired.size() > kKept) retired.pop_front();
+}
+
 // How many calls gRPC may still complete, from its own threads.
 class CallsUnderWay {
  public:
@@ -213,7 +227,10 @@ void NorthboundChannel::reopen(milliseconds pause) {
 void NorthboundChannel::close() {
   for (std::shared_ptr<Connection>* connection : {&connection_, &attempt_}) {
     boost::system::error_code ignored;
-    if (*connection != nullptr) (*connection)->witness.close(ignored);
+    if (*connection != nullptr) {
+      (*connection)->witness.close(ignored);
+      retire(std::move((*connection)->stub));
+    }
     connection->reset();
   }
   slow_timer_.cancel();
