@@ -1,4 +1,4 @@
-// Between gRPC's callback threads and Asio: a client's unary call and bidirectional stream, and a server's, whose
+// Between gRPC's callback threads and Asio: a client's unary call and bidirectional stream, whose
 // events arrive on one executor. User code never runs on a gRPC thread.
 #pragma once
 

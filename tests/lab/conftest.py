@@ -50,6 +50,14 @@ def routers_lab(root, request, tmp_path_factory):
         yield up
 
 
+@pytest.fixture(scope="module")
+def events(lab):
+    """The LM's events in the module's own `lab`."""
+    followed = scenario.Events(lab)
+    yield followed
+    followed.close()
+
+
 @pytest.fixture
 def netlab():
     """Runs containerlab/netlab with arguments; returns the finished process with its output."""

@@ -26,13 +26,6 @@ def fixture_lab(handover_lab):
     return handover_lab
 
 
-@pytest.fixture(name="events", scope="module")
-def fixture_events(lab):
-    events = scenarios.Events(lab)
-    yield events
-    events.close()
-
-
 def bring_home(lab, events):
     prefix = lab.prefix_of(lab.mn_address())
     if lab.binding(prefix)["attached_ar"] != "ar1":

@@ -19,13 +19,6 @@ def fixture_lab(handover_lab):
     return handover_lab
 
 
-@pytest.fixture(name="events", scope="module")
-def fixture_events(lab):
-    events = scenarios.Events(lab)
-    yield events
-    events.close()
-
-
 @pytest.fixture(name="prefix")
 def fixture_prefix(lab, events):
     """The MN's /64 of ar1, with the MN at home and everything settled."""

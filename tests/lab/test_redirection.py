@@ -27,13 +27,6 @@ def fixture_lab(root, request, tmp_path_factory):
         yield up
 
 
-@pytest.fixture(name="events", scope="module")
-def fixture_events(lab):
-    events = scenarios.Events(lab)
-    yield events
-    events.close()
-
-
 @pytest.fixture(name="prefix")
 def fixture_prefix(lab, events):
     """IP1's /64, with the MN at home and everything settled."""
