@@ -1,26 +1,42 @@
-// The one place that makes gRPC credentials, channels and server ports.
+// The one place that makes gRPC credentials, channels and server ports: mutual TLS 1.2 or later, unless plaintext is
+// asked for by name.
+//
+// Standards: RFC 8446, RFC 5246 (TLS), RFC 8818, 5 ("integrity and data-origin authentication").
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "common/certificate.h"
 #include "grpcpp/channel.h"
 #include "grpcpp/server_builder.h"
+#include "kedge/v1/config.pb.h"
 
 namespace kedge {
 
 struct TransportSecurity {
   // No TLS. Logs a warning each time.
   bool insecure_plaintext = false;
+  // Read again within seconds when they change; connections that are there stay.
+  TlsFiles tls = {};
 };
 
-// Keepalive on; no proxy from the environment. FailedPrecondition when the security asked for cannot be had: the text
-// says which key to set.
+// Files that are not named have their documented defaults.
+TransportSecurity make_transport_security(bool insecure_plaintext, const v1::TlsConfig& config);
+
+// Own certificate; nothing without TLS. Errors are those of check_tls_files. Warns when it has expired or is not valid
+// yet.
+absl::StatusOr<std::optional<Certificate>> check_transport_security(const TransportSecurity& security);
+
+// To an LM: its certificate must have the role lm; the name in it is not compared. Keepalive on; no proxy from the
+// environment. Errors are those of check_tls_files.
 absl::StatusOr<std::shared_ptr<grpc::Channel>> make_channel(const std::string& address,
                                                             const TransportSecurity& security);
 
-// Adds a listening port; `*bound_port` is set when the server starts (port 0 asks for a free one).
+// Adds a listening port; `*bound_port` is set when the server starts (port 0 asks for a free one). With TLS no client
+// without a certificate of the authority gets past the handshake. Errors are those of check_tls_files.
 absl::Status add_listening_port(grpc::ServerBuilder& builder, const std::string& address,
                                 const TransportSecurity& security, int* bound_port);
 

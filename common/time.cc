@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "fmt/chrono.h"
+
 namespace kedge {
 namespace {
 
@@ -36,6 +38,10 @@ std::int64_t join(std::int64_t seconds, std::int32_t nanos) {
 
 SystemTime now_system() {
   return std::chrono::time_point_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now());
+}
+
+std::string to_text(SystemTime time) {
+  return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", std::chrono::floor<std::chrono::seconds>(time));
 }
 
 google::protobuf::Timestamp to_proto(SystemTime time) {

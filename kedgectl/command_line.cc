@@ -21,6 +21,7 @@ constexpr const char* kExamples = R"(Examples:
   kedgectl watch --prefix 2001:db8:8818:1::/64 each step of this prefix's moves, as it happens
   kedgectl policy set --mn 02:00:00:00:00:11 mode=redirect
   kedgectl node drain ar1                      no new mobile nodes there, and its anchors move away
+  kedgectl pki issue speaker/ar1               a certificate for an access router
   kedgectl -o json bindings | jq -r '.bindings[].prefix'
 
 )";
@@ -59,6 +60,17 @@ constexpr const char* kPolicyExamples = R"(Examples:
 constexpr const char* kNodeExamples = R"(Examples:
   kedgectl node drain ar1                      progress: kedgectl nodes
   kedgectl node undrain ar1
+
+)";
+
+constexpr const char* kPkiExamples = R"(Examples:
+  kedgectl pki init                            a certificate authority, in ./kedge-authority
+  kedgectl pki issue lm/lm1 --out /etc/kedge/pki
+  kedgectl pki issue speaker/ar1 --out ar1-pki copy the folder to ar1 as /etc/kedge/pki
+  kedgectl pki issue operator/alice --out ~/.kedge --days 90
+  kedgectl pki renew /etc/kedge/pki            a new key and certificate; daemons take it up by themselves
+  kedgectl pki revoke speaker/ar1              lost or stolen: worth nothing from now on
+  kedgectl pki show                            all that were issued
 
 )";
 
@@ -157,6 +169,7 @@ class Parser {
     if (drain_->parsed()) line_.command = DrainCommand{node_, true};
     if (undrain_->parsed()) line_.command = DrainCommand{node_, false};
     if (detach_->parsed()) line_.command = DetachCommand{mn_id_};
+    if (pki_->parsed()) line_.command = read_pki();
     return line_;
   }
 
@@ -173,6 +186,10 @@ class Parser {
     app_.add_flag("--insecure-plaintext", line_.global.insecure_plaintext,
                   "Connect without TLS: anyone on the path can read and forge what is exchanged")
         ->envname("KEDGECTL_INSECURE_PLAINTEXT");
+    app_.add_option("--tls", line_.global.tls, "Folder with ca.pem, certificate.pem and key.pem")
+        ->envname("KEDGECTL_TLS")
+        ->type_name("FOLDER")
+        ->capture_default_str();
     app_.add_option("-o,--output", format_, "table, or json")
         ->check(CLI::IsMember({"table", "json"}))
         ->type_name("FORMAT")
@@ -252,8 +269,60 @@ class Parser {
     add_mn_target(detach_, &mn_id_);
   }
 
+  std::chrono::hours validity(int otherwise) const {
+    if (days_ < 0 || days_ > 36'500) throw CLI::ValidationError("--days is 1 to 36500");
+    return std::chrono::hours(24) * (days_ == 0 ? otherwise : days_);
+  }
+
+  // "speaker/ar1", or the whole URI.
+  static Identity identity_from(const std::string& text) {
+    const auto identity = parse_identity(text.starts_with("kedge://") ? text : "kedge://" + text);
+    if (!identity.ok()) throw CLI::ValidationError(std::string(identity.status().message()));
+    return *identity;
+  }
+
+  PkiCommand read_pki() const {
+    if (pki_init_->parsed()) return PkiInitCommand{authority_, name_, validity(3650), force_};
+    if (pki_issue_->parsed()) {
+      return PkiIssueCommand{authority_, identity_from(identity_), folder_, validity(365), force_};
+    }
+    if (pki_renew_->parsed()) return PkiRenewCommand{authority_, folder_, validity(365)};
+    if (pki_revoke_->parsed()) return PkiRevokeCommand{authority_, identity_from(identity_)};
+    return PkiShowCommand{folder_, authority_};
+  }
+
+  void add_pki() {
+    pki_ = add_command("pki", "Certificates for the LM, access routers and operators", kPkiExamples);
+    pki_->require_subcommand(1);
+    pki_init_ = add_part(pki_, "init", "Make a certificate authority");
+    pki_init_->add_option("--name", name_, "Its name")->capture_default_str();
+    pki_issue_ = add_part(pki_, "issue", "Make a key, and a certificate for it");
+    pki_renew_ = add_part(pki_, "renew", "A new key and certificate of the same identity");
+    pki_revoke_ = add_part(pki_, "revoke", "End the validity of all certificates of an identity");
+    pki_show_ = add_part(pki_, "show", "What a certificate says, or all that the authority has issued");
+    for (auto* app : {pki_issue_, pki_revoke_}) {
+      app->add_option("identity", identity_, "lm/NAME, speaker/AR, operator/NAME, viewer/NAME, mn/ID or proxy/NAME")
+          ->required()
+          ->type_name("ROLE/NAME");
+    }
+    pki_issue_->add_option("--out", folder_, "Folder to write to; by default in the authority's")->type_name("FOLDER");
+    pki_renew_->add_option("folder", folder_, "Folder with the certificate")->required()->type_name("FOLDER");
+    pki_show_->add_option("path", folder_, "A certificate, or a folder with one")->type_name("PATH");
+    for (auto* app : {pki_init_, pki_issue_, pki_renew_}) {
+      app->add_option("--days", days_, "How long it is valid")->type_name("DAYS");
+    }
+    for (auto* app : {pki_init_, pki_issue_}) app->add_flag("--force", force_, "Replace what is there");
+    for (auto* app : {pki_init_, pki_issue_, pki_renew_, pki_revoke_, pki_show_}) {
+      app->add_option("--authority", authority_, "Folder of the certificate authority")
+          ->envname("KEDGECTL_AUTHORITY")
+          ->type_name("FOLDER")
+          ->capture_default_str();
+    }
+  }
+
   void add_commands() {
     add_changes();
+    add_pki();
     add_command("status", "The server's state in a few lines", "");
     nodes_app_ = add_command("nodes", "Access routers, their speakers' health and load", "");
 
@@ -295,6 +364,18 @@ class Parser {
   CLI::App* drain_ = nullptr;
   CLI::App* undrain_ = nullptr;
   CLI::App* detach_ = nullptr;
+  CLI::App* pki_ = nullptr;
+  CLI::App* pki_init_ = nullptr;
+  CLI::App* pki_issue_ = nullptr;
+  CLI::App* pki_renew_ = nullptr;
+  CLI::App* pki_revoke_ = nullptr;
+  CLI::App* pki_show_ = nullptr;
+  std::string authority_ = "kedge-authority";
+  std::string name_ = "Kedge";
+  std::string identity_;
+  std::string folder_;
+  int days_ = 0;
+  bool force_ = false;
   PolicyShowCommand show_;
   std::string mn_id_;
   std::string ar_;
@@ -327,7 +408,8 @@ std::variant<CommandLine, Message> parse_command_line(std::vector<std::string> a
   } catch (const CLI::ParseError& error) {
     const bool none = error.get_name() == "RequiredError" && !parser.has_command();
     const std::string what =
-        none ? "a command is needed: status, nodes, bindings, binding, watch, policy, node or detach" : error.what();
+        none ? "a command is needed: status, nodes, bindings, binding, watch, policy, node, detach or pki"
+             : error.what();
     return Message{ExitCode::kUsage, fmt::format("kedgectl: {}\nSee kedgectl --help.\n", what)};
   }
 }

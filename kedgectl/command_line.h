@@ -11,12 +11,15 @@
 #include "kedge/v1/admin.pb.h"
 #include "kedgectl/exit_code.h"
 #include "kedgectl/output.h"
+#include "kedgectl/pki/commands.h"
 
 namespace kedge::kedgectl {
 
 struct GlobalOptions {
   std::string server;
   bool insecure_plaintext = false;
+  // Folder with ca.pem, certificate.pem and key.pem.
+  std::string tls = "/etc/kedge/pki";
   OutputFormat format = OutputFormat::kTable;
   // Of each call but `watch`.
   std::chrono::milliseconds timeout{10'000};
@@ -67,7 +70,7 @@ struct DetachCommand {
 
 using Command =
     std::variant<StatusCommand, NodesCommand, BindingsCommand, BindingCommand, WatchCommand, PolicyListCommand,
-                 PolicyShowCommand, PolicySetCommand, PolicyDeleteCommand, DrainCommand, DetachCommand>;
+                 PolicyShowCommand, PolicySetCommand, PolicyDeleteCommand, DrainCommand, DetachCommand, PkiCommand>;
 
 struct CommandLine {
   GlobalOptions global;
@@ -81,7 +84,8 @@ struct Message {
   std::string text;
 };
 
-// `arguments` without the program's name. Reads KEDGECTL_SERVER and KEDGECTL_INSECURE_PLAINTEXT.
+// `arguments` without the program's name. Reads KEDGECTL_SERVER, KEDGECTL_TLS, KEDGECTL_AUTHORITY and
+// KEDGECTL_INSECURE_PLAINTEXT.
 std::variant<CommandLine, Message> parse_command_line(std::vector<std::string> arguments);
 
 }  // namespace kedge::kedgectl

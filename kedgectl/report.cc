@@ -4,19 +4,19 @@
 
 namespace kedge::kedgectl {
 
-ExitCode write_out(const Session& session, const std::string& text) {
-  session.out << text << std::flush;
-  if (session.out) return ExitCode::kOk;
-  tell(session.err, "cannot write to standard output");
+ExitCode write_out(const Terminal& terminal, const std::string& text) {
+  terminal.out << text << std::flush;
+  if (terminal.out) return ExitCode::kOk;
+  tell(terminal.err, "cannot write to standard output");
   return ExitCode::kFailed;
 }
 
-ExitCode print(const Session& session, const google::protobuf::Message& message, JsonStyle style,
+ExitCode print(const Terminal& terminal, const google::protobuf::Message& message, JsonStyle style,
                const std::function<std::string()>& table) {
-  if (session.options.format == OutputFormat::kTable) return write_out(session, table());
+  if (terminal.options.format == OutputFormat::kTable) return write_out(terminal, table());
   const auto json = render_json(message, style);
-  if (json.ok()) return write_out(session, *json);
-  tell(session.err, std::string(json.status().message()));
+  if (json.ok()) return write_out(terminal, *json);
+  tell(terminal.err, std::string(json.status().message()));
   return ExitCode::kFailed;
 }
 

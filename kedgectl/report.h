@@ -14,21 +14,27 @@
 
 namespace kedge::kedgectl {
 
-// What each command works with. Used by one thread.
-struct Session {
-  v1::Admin::StubInterface& admin;
+struct Terminal {
   const GlobalOptions& options;
   std::ostream& out;
   std::ostream& err;
+};
+
+// What each command that asks the server works with. Used by one thread.
+struct Session : Terminal {
+  Session(v1::Admin::StubInterface& stub, const Terminal& terminal, std::stop_token token)
+      : Terminal(terminal), admin(stub), stop(std::move(token)) {}
+
+  v1::Admin::StubInterface& admin;
   // Requested by Ctrl-C; ends what is under way.
   std::stop_token stop;
 };
 
 // Writes and flushes. kFailed, with a message, when standard output does not take it.
-ExitCode write_out(const Session& session, const std::string& text);
+ExitCode write_out(const Terminal& terminal, const std::string& text);
 
 // Writes `message` as JSON in `style`, or as what `table` makes of it, whichever is asked for.
-ExitCode print(const Session& session, const google::protobuf::Message& message, JsonStyle style,
+ExitCode print(const Terminal& terminal, const google::protobuf::Message& message, JsonStyle style,
                const std::function<std::string()>& table);
 
 // Each line goes to standard error with the program's name before the first.

@@ -2,8 +2,10 @@
 
 #include "common/credentials.h"
 #include "common/log.h"
+#include "fmt/format.h"
 #include "kedgectl/command_line.h"
 #include "kedgectl/commands.h"
+#include "kedgectl/pki/commands.h"
 #include "kedgectl/report.h"
 #include "kedgectl/watch.h"
 
@@ -24,6 +26,7 @@ struct Runner {
   ExitCode operator()(const PolicyDeleteCommand& command) const { return run_policy_delete(session, command); }
   ExitCode operator()(const DrainCommand& command) const { return run_drain(session, command); }
   ExitCode operator()(const DetachCommand& command) const { return run_detach(session, command); }
+  ExitCode operator()(const PkiCommand& command) const { return run_pki(session, command); }
 };
 
 }  // namespace
@@ -36,21 +39,23 @@ ExitCode run(std::vector<std::string> arguments, std::ostream& out, std::ostream
   }
   const auto& line = std::get<CommandLine>(parsed);
   const auto& options = line.global;
-  if (!options.insecure_plaintext) {
-    tell(err,
-         "TLS needs certificates, and none can be configured; to go without TLS pass --insecure-plaintext or set "
-         "KEDGECTL_INSECURE_PLAINTEXT=true");
-    return ExitCode::kUsage;
-  }
-  // The person asked for plaintext by name; a warning with each command would only hide the real messages.
+  const Terminal terminal{options, out, err};
+  // Warnings with each command would only hide the real messages.
   set_log_level(options.verbose ? LogLevel::kDebug : LogLevel::kError);
-  const auto channel = make_channel(options.server, {.insecure_plaintext = options.insecure_plaintext});
+  if (const auto* pki = std::get_if<PkiCommand>(&line.command)) return run_pki(terminal, *pki);
+
+  const auto channel = make_channel(options.server, {options.insecure_plaintext,
+                                                     {options.tls + "/ca.pem", options.tls + "/certificate.pem",
+                                                      options.tls + "/key.pem", std::string()}});
   if (!channel.ok()) {
-    tell(err, std::string(channel.status().message()));
+    tell(err,
+         fmt::format("{}\nname a folder of your own with --tls or KEDGECTL_TLS; or pass --insecure-plaintext, if the "
+                     "server does without TLS",
+                     std::string(channel.status().message())));
     return ExitCode::kUsage;
   }
   const auto admin = v1::Admin::NewStub(*channel);
-  return std::visit(Runner{{*admin, options, out, err, std::move(stop)}}, line.command);
+  return std::visit(Runner{Session(*admin, terminal, std::move(stop))}, line.command);
 }
 
 }  // namespace kedge::kedgectl

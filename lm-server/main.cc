@@ -14,7 +14,9 @@
 #include "boost/asio/io_context.hpp"
 #include "boost/asio/post.hpp"
 #include "boost/asio/signal_set.hpp"
+#include "common/certificate_monitor.h"
 #include "common/config.h"
+#include "common/credentials.h"
 #include "common/daemon.h"
 #include "common/log.h"
 #include "common/metrics.h"
@@ -64,6 +66,28 @@ void reload_log_level(const std::string& path) {
   log_info("reloaded", "log_level", config.log().level());
 }
 
+// Each denial is counted and logged.
+std::function<void(const Authorizer::Denial&)> make_denial_recorder(boost::asio::io_context& io, Metrics& metrics) {
+  return [&io, &metrics](const Authorizer::Denial& denial) {
+    boost::asio::post(io, [&metrics, denial] {
+      metrics.counter("kedge_lm_denials_total", "Calls that were not authorized, by rule", {{"rule", denial.rule}})
+          .Increment();
+      log_warning("denied", "rule", denial.rule, "who", denial.caller.name(), "serial", denial.caller.serial, "peer",
+                  denial.caller.peer, "method", denial.method, "reason", denial.text);
+    });
+  };
+}
+
+// Of new connections the TLS handshake sees to it.
+void apply_revocations(const TransportSecurity& security, Server& server, Engine& engine) {
+  if (security.insecure_plaintext || security.tls.crl_directory.empty()) return;
+  auto serials = read_revoked_serials(security.tls.crl_directory);
+  if (!serials.ok()) return log_error("revocations_unread", "reason", std::string(serials.status().message()));
+  log_info("revocations", "certificates", serials->size());
+  server.authorizer().set_revoked(*std::move(serials));
+  engine.close_revoked_sessions();
+}
+
 int run(const std::string& path, const Configuration& configuration) {
   const auto& config = configuration.config;
   auto store = RocksDbStore::open(config.data_directory());
@@ -79,8 +103,11 @@ int run(const std::string& path, const Configuration& configuration) {
   }
   Engine engine(io, configuration.settings, **store, metrics);
   if (auto s = engine.start(); !s.ok()) return fail(s, kExitRuntimeError);
-  auto server = Server::start(io, engine, config.listen(), {config.insecure_plaintext()});
+  const auto security = make_transport_security(config.insecure_plaintext(), config.tls());
+  auto server = Server::start(io, engine, config.listen(), security, make_denial_recorder(io, metrics));
   if (!server.ok()) return fail(server.status(), kExitRuntimeError);
+  CertificateMonitor certificate(io, security, metrics);
+  apply_revocations(security, **server, engine);
 
   std::thread farewell;
   boost::asio::signal_set stop(io, SIGTERM, SIGINT);
@@ -99,6 +126,8 @@ int run(const std::string& path, const Configuration& configuration) {
     reload.async_wait([&](const boost::system::error_code& error, int) {
       if (error) return;
       reload_log_level(path);
+      certificate.check();
+      apply_revocations(security, **server, engine);
       wait_for_reload();
     });
   };
@@ -131,6 +160,11 @@ int main(int argc, char** argv) {
   const auto configuration = read_configuration(path);
   if (!configuration.ok()) return fail(configuration.status(), kExitBadConfiguration);
   if (check) {
+    const auto& config = configuration->config;
+    const auto security = make_transport_security(config.insecure_plaintext(), config.tls());
+    if (const auto own = check_transport_security(security); !own.ok()) {
+      return fail(own.status(), kExitBadConfiguration);
+    }
     std::printf("%s: ok\n", path.c_str());
     return kExitOk;
   }

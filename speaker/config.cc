@@ -162,8 +162,6 @@ absl::StatusOr<Settings> make_settings(v1::SpeakerConfig config, const std::stri
                 "give this access router the name that it has in the LM's configuration");
   check.require(has_host_and_port(config.lm().address()), "lm.address",
                 "give the LM's address and port, for example \"[2001:db8::1]:8818\"");
-  check.require(config.lm().insecure_plaintext(), "lm.insecure_plaintext",
-                "no certificates are configured; to go without TLS set it to true");
   check_access(config.mutable_access(), check, &settings.access);
   check_frr(config.mutable_frr(), check);
   check_kernel(config.mutable_kernel(), check, &settings.forwarding);

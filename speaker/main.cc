@@ -21,6 +21,7 @@
 #include "CLI/CLI.hpp"
 #include "boost/asio/io_context.hpp"
 #include "boost/asio/signal_set.hpp"
+#include "common/certificate_monitor.h"
 #include "common/credentials.h"
 #include "common/daemon.h"
 #include "common/log.h"
@@ -69,8 +70,10 @@ int run(const std::string& path, const speaker::Settings& settings) {
   auto access = speaker::make_access_plane(executor, settings.access);
   if (!access.ok()) return failed("access_plane_failed", access.status());
   auto observer = speaker::make_bgpd_observer(executor, settings.best_path);
-  auto channel = make_channel(config.lm().address(), {config.lm().insecure_plaintext()});
+  const auto security = make_transport_security(config.lm().insecure_plaintext(), config.lm().tls());
+  auto channel = make_channel(config.lm().address(), security);
   if (!channel.ok()) return failed("lm_channel_failed", channel.status());
+  CertificateMonitor certificate(io, security, metrics);
 
   const std::uint64_t incarnation = random_number();
   auto lm = speaker::make_lm_client(executor, *channel, {config.name(), incarnation, KEDGE_VERSION});
@@ -95,6 +98,7 @@ int run(const std::string& path, const speaker::Settings& settings) {
     reload.async_wait([&](boost::system::error_code error, int) {
       if (error) return;
       reload_log_level(path);
+      certificate.check();
       wait_for_reload();
     });
   };
@@ -131,6 +135,12 @@ int main(int argc, char** argv) {
   }
   if (const auto status = set_log_level(settings->config.log().level()); !status.ok()) return kExitBadConfiguration;
   if (check) {
+    const auto& lm = settings->config.lm();
+    const auto own = check_transport_security(make_transport_security(lm.insecure_plaintext(), lm.tls()));
+    if (!own.ok()) {
+      std::cerr << own.status().message() << "\n";
+      return kExitBadConfiguration;
+    }
     std::cout << path << ": ok\n";
     return kExitOk;
   }

@@ -186,11 +186,6 @@ void apply_defaults(v1::LmConfig& config) {
 
 absl::StatusOr<Settings> make_settings(const v1::LmConfig& config, std::string_view file) {
   const Checker check(file);
-  if (!config.insecure_plaintext()) {
-    return check.error("insecure_plaintext",
-                       "TLS is not available in this version; set insecure_plaintext: true to serve without it, on a "
-                       "network that only access routers and operators reach");
-  }
   if (config.data_directory().empty()) {
     return check.error("data_directory", "is missing; set it to the folder that shall keep the bindings");
   }

@@ -11,6 +11,7 @@
 #include "common/status.h"
 #include "common/time.h"
 #include "lm-server/core/rules.h"
+#include "lm-server/service/admission.h"
 #include "lm-server/service/mobility_service.h"
 #include "lm-server/service/version.h"
 
@@ -139,6 +140,7 @@ grpc::ServerUnaryReactor* AdminService::ListBindings(grpc::CallbackServerContext
                                                      const v1::ListBindingsRequest* request,
                                                      v1::ListBindingsResponse* response) {
   auto* reactor = context->DefaultReactor();
+  if (!admitted(authorizer_, *context, "kedge.v1.Admin.ListBindings", reactor)) return reactor;
   boost::asio::post(io_, [this, request, response, reactor] {
     reactor->Finish(to_grpc_status(list_bindings(engine_.machine(), *request, *response)));
   });
@@ -148,6 +150,7 @@ grpc::ServerUnaryReactor* AdminService::ListBindings(grpc::CallbackServerContext
 grpc::ServerUnaryReactor* AdminService::GetBinding(grpc::CallbackServerContext* context,
                                                    const v1::GetBindingRequest* request, v1::Binding* response) {
   auto* reactor = context->DefaultReactor();
+  if (!admitted(authorizer_, *context, "kedge.v1.Admin.GetBinding", reactor)) return reactor;
   boost::asio::post(io_, [this, request, response, reactor] {
     absl::Status status;
     const auto prefix = parse_prefix_or_address(request->prefix());
@@ -166,6 +169,7 @@ grpc::ServerUnaryReactor* AdminService::GetBinding(grpc::CallbackServerContext* 
 grpc::ServerUnaryReactor* AdminService::ListNodes(grpc::CallbackServerContext* context, const v1::ListNodesRequest*,
                                                   v1::ListNodesResponse* response) {
   auto* reactor = context->DefaultReactor();
+  if (!admitted(authorizer_, *context, "kedge.v1.Admin.ListNodes", reactor)) return reactor;
   boost::asio::post(io_, [this, response, reactor] {
     for (auto& node : engine_.machine().nodes()) *response->add_nodes() = std::move(node);
     reactor->Finish(grpc::Status::OK);
@@ -173,14 +177,17 @@ grpc::ServerUnaryReactor* AdminService::ListNodes(grpc::CallbackServerContext* c
   return reactor;
 }
 
-grpc::ServerWriteReactor<v1::Event>* AdminService::WatchEvents(grpc::CallbackServerContext*,
+grpc::ServerWriteReactor<v1::Event>* AdminService::WatchEvents(grpc::CallbackServerContext* context,
                                                                const v1::WatchEventsRequest* request) {
+  const auto caller = authorizer_.authorize(*context, "kedge.v1.Admin.WatchEvents");
+  if (!caller.ok()) return new Refusal<grpc::ServerWriteReactor<v1::Event>>(caller.status());
   return WatchReactor::begin(io_, engine_, *request);
 }
 
 grpc::ServerUnaryReactor* AdminService::Status(grpc::CallbackServerContext* context, const v1::StatusRequest*,
                                                v1::StatusResponse* response) {
   auto* reactor = context->DefaultReactor();
+  if (!admitted(authorizer_, *context, "kedge.v1.Admin.Status", reactor)) return reactor;
   boost::asio::post(io_, [this, response, reactor] {
     const Machine& machine = engine_.machine();
     response->set_version(kVersion);
@@ -201,6 +208,7 @@ grpc::ServerUnaryReactor* AdminService::Status(grpc::CallbackServerContext* cont
 grpc::ServerUnaryReactor* AdminService::SetPolicy(grpc::CallbackServerContext* context,
                                                   const v1::SetPolicyRequest* request, v1::PolicyEntry* response) {
   auto* reactor = context->DefaultReactor();
+  if (!admitted(authorizer_, *context, "kedge.v1.Admin.SetPolicy", reactor)) return reactor;
   boost::asio::post(io_, [this, request, response, reactor] {
     engine_.administer(
         [request, response](Machine& machine, SystemTime now) {
@@ -217,6 +225,7 @@ grpc::ServerUnaryReactor* AdminService::DeletePolicy(grpc::CallbackServerContext
                                                      const v1::DeletePolicyRequest* request,
                                                      v1::DeletePolicyResponse*) {
   auto* reactor = context->DefaultReactor();
+  if (!admitted(authorizer_, *context, "kedge.v1.Admin.DeletePolicy", reactor)) return reactor;
   boost::asio::post(io_, [this, request, reactor] {
     engine_.administer(
         [request](Machine& machine, SystemTime now) { return machine.delete_policy(request->scope(), now); },
@@ -229,6 +238,7 @@ grpc::ServerUnaryReactor* AdminService::ListPolicies(grpc::CallbackServerContext
                                                      const v1::ListPoliciesRequest*,
                                                      v1::ListPoliciesResponse* response) {
   auto* reactor = context->DefaultReactor();
+  if (!admitted(authorizer_, *context, "kedge.v1.Admin.ListPolicies", reactor)) return reactor;
   boost::asio::post(io_, [this, response, reactor] {
     for (auto& entry : engine_.machine().policies()) *response->add_policies() = std::move(entry);
     reactor->Finish(grpc::Status::OK);
@@ -240,6 +250,7 @@ grpc::ServerUnaryReactor* AdminService::GetEffectivePolicy(grpc::CallbackServerC
                                                            const v1::GetEffectivePolicyRequest* request,
                                                            v1::EffectivePolicy* response) {
   auto* reactor = context->DefaultReactor();
+  if (!admitted(authorizer_, *context, "kedge.v1.Admin.GetEffectivePolicy", reactor)) return reactor;
   boost::asio::post(io_, [this, request, response, reactor] {
     auto policy = engine_.machine().effective_policy(*request);
     if (policy.ok()) *response = std::move(*policy);
@@ -250,18 +261,22 @@ grpc::ServerUnaryReactor* AdminService::GetEffectivePolicy(grpc::CallbackServerC
 
 grpc::ServerUnaryReactor* AdminService::DrainNode(grpc::CallbackServerContext* context,
                                                   const v1::DrainNodeRequest* request, v1::Node* response) {
-  return set_draining(context, request, response, true);
+  auto* reactor = context->DefaultReactor();
+  if (!admitted(authorizer_, *context, "kedge.v1.Admin.DrainNode", reactor)) return reactor;
+  set_draining(reactor, request, response, true);
+  return reactor;
 }
 
 grpc::ServerUnaryReactor* AdminService::UndrainNode(grpc::CallbackServerContext* context,
                                                     const v1::DrainNodeRequest* request, v1::Node* response) {
-  return set_draining(context, request, response, false);
+  auto* reactor = context->DefaultReactor();
+  if (!admitted(authorizer_, *context, "kedge.v1.Admin.UndrainNode", reactor)) return reactor;
+  set_draining(reactor, request, response, false);
+  return reactor;
 }
 
-grpc::ServerUnaryReactor* AdminService::set_draining(grpc::CallbackServerContext* context,
-                                                     const v1::DrainNodeRequest* request, v1::Node* response,
-                                                     bool draining) {
-  auto* reactor = context->DefaultReactor();
+void AdminService::set_draining(grpc::ServerUnaryReactor* reactor, const v1::DrainNodeRequest* request,
+                                v1::Node* response, bool draining) {
   boost::asio::post(io_, [this, request, response, reactor, draining] {
     engine_.administer(
         [request, draining](Machine& machine, SystemTime now) {
@@ -272,12 +287,12 @@ grpc::ServerUnaryReactor* AdminService::set_draining(grpc::CallbackServerContext
           reactor->Finish(to_grpc_status(status));
         });
   });
-  return reactor;
 }
 
 grpc::ServerUnaryReactor* AdminService::Detach(grpc::CallbackServerContext* context,
                                                const v1::DetachNodeRequest* request, v1::DetachNodeResponse* response) {
   auto* reactor = context->DefaultReactor();
+  if (!admitted(authorizer_, *context, "kedge.v1.Admin.Detach", reactor)) return reactor;
   boost::asio::post(io_, [this, request, response, reactor] {
     engine_.administer(
         [request](Machine& machine, SystemTime now) { return machine.detach_by_operator(request->mn_id(), now); },

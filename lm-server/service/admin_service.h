@@ -3,13 +3,15 @@
 
 #include "boost/asio/io_context.hpp"
 #include "kedge/v1/admin.grpc.pb.h"
+#include "lm-server/service/authorization.h"
 #include "lm-server/service/engine.h"
 
 namespace kedge::lm {
 
 class AdminService : public v1::Admin::CallbackService {
  public:
-  AdminService(boost::asio::io_context& io, Engine& engine) : io_(io), engine_(engine) {}
+  AdminService(boost::asio::io_context& io, Engine& engine, Authorizer& authorizer)
+      : io_(io), engine_(engine), authorizer_(authorizer) {}
 
   grpc::ServerUnaryReactor* ListBindings(grpc::CallbackServerContext* context, const v1::ListBindingsRequest* request,
                                          v1::ListBindingsResponse* response) override;
@@ -38,11 +40,12 @@ class AdminService : public v1::Admin::CallbackService {
                                    v1::DetachNodeResponse* response) override;
 
  private:
-  grpc::ServerUnaryReactor* set_draining(grpc::CallbackServerContext* context, const v1::DrainNodeRequest* request,
-                                         v1::Node* response, bool draining);
+  void set_draining(grpc::ServerUnaryReactor* reactor, const v1::DrainNodeRequest* request, v1::Node* response,
+                    bool draining);
 
   boost::asio::io_context& io_;
   Engine& engine_;
+  Authorizer& authorizer_;
 };
 
 }  // namespace kedge::lm

@@ -128,6 +128,12 @@ void Engine::close_session(std::uint64_t session) {
   submit(machine_.session_down(session, now()), nullptr);
 }
 
+void Engine::close_revoked_sessions() {
+  for (const auto& [id, channel] : sessions_) {
+    if (channel->revoked()) channel->close(absl::PermissionDeniedError("revoked: the certificate has been revoked"));
+  }
+}
+
 void Engine::ack(std::uint64_t session, const v1::Ack& ack) {
   acks_.Increment();
   if (!available_) return;

@@ -31,6 +31,8 @@ class SessionChannel {
   // Queues it. The channel ends itself with RESOURCE_EXHAUSTED when its reader falls too far behind.
   virtual void send(std::shared_ptr<const v1::LmMessage> message) = 0;
   virtual void close(const absl::Status& status) = 0;
+  // Its speaker's certificate has been revoked since it opened the session.
+  virtual bool revoked() const { return false; }
 };
 
 class Engine {
@@ -55,6 +57,7 @@ class Engine {
   // The result is the session's id; the snapshot follows by `channel`. NotFound, Unavailable.
   absl::StatusOr<std::uint64_t> open_session(const v1::Hello& hello, std::shared_ptr<SessionChannel> channel);
   void close_session(std::uint64_t session);
+  void close_revoked_sessions();
   void ack(std::uint64_t session, const v1::Ack& ack);
   void health(std::uint64_t session, const v1::SpeakerHealth& health);
 

@@ -3,22 +3,52 @@
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <optional>
+#include <string_view>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "boost/asio/post.hpp"
 #include "common/status.h"
+#include "lm-server/core/rules.h"
+#include "lm-server/service/admission.h"
 
 namespace kedge::lm {
 namespace {
+
+constexpr std::string_view kQuery = "kedge.v1.Mobility.Query";
+constexpr std::string_view kSession = "kedge.v1.Mobility.Session";
+
+// `only`: bindings that this access router is a holder of.
+absl::Status query(const Machine& machine, const v1::QueryRequest& request, const std::optional<std::string>& only,
+                   v1::QueryResponse& response) {
+  std::vector<const v1::Binding*> found;
+  if (request.by_case() == v1::QueryRequest::kMnId) {
+    found = machine.bindings_of(request.mn_id());
+  } else {
+    const auto prefix = parse_prefix_or_address(request.prefix());
+    if (!prefix.ok()) return prefix.status();
+    if (const auto* binding = machine.find(*prefix)) found.push_back(binding);
+  }
+  for (const auto* binding : found) {
+    if (!only || find_holder(*binding, *only) != nullptr) *response.add_bindings() = *binding;
+  }
+  if (!response.bindings().empty()) return absl::OkStatus();
+  return absl::NotFoundError(request.by_case() == v1::QueryRequest::kMnId
+                                 ? absl::StrCat("mobile node ", request.mn_id(), " has no binding")
+                                 : absl::StrCat("no binding covers ", request.prefix()));
+}
 
 // A session's stream. Reads one message at a time: the next is asked for when the engine has taken the last, so that a
 // speaker cannot flood it.
 class SessionReactor : public grpc::ServerBidiReactor<v1::SpeakerMessage, v1::LmMessage>, public SessionChannel {
  public:
-  static SessionReactor* begin(boost::asio::io_context& io, Engine& engine, std::size_t queue_limit) {
-    auto reactor = std::shared_ptr<SessionReactor>(new SessionReactor(io, engine, queue_limit));
+  static SessionReactor* begin(boost::asio::io_context& io, Engine& engine, Authorizer& authorizer, Caller caller,
+                               std::size_t queue_limit) {
+    auto reactor =
+        std::shared_ptr<SessionReactor>(new SessionReactor(io, engine, authorizer, std::move(caller), queue_limit));
     reactor->self_ = reactor;
     reactor->weak_ = reactor;
     reactor->StartRead(&reactor->in_);
@@ -56,13 +86,16 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::SpeakerMessage, v1::Lm
     if (!queue_.empty()) StartWrite(queue_.front().get());
   }
 
+  bool revoked() const override { return authorizer_.is_revoked(caller_); }
+
   void OnCancel() override { close(absl::CancelledError("the speaker has gone")); }
 
   void OnDone() override { const auto last = std::move(self_); }
 
  private:
-  SessionReactor(boost::asio::io_context& io, Engine& engine, std::size_t queue_limit)
-      : io_(io), engine_(engine), queue_limit_(queue_limit) {}
+  SessionReactor(boost::asio::io_context& io, Engine& engine, Authorizer& authorizer, Caller caller,
+                 std::size_t queue_limit)
+      : io_(io), engine_(engine), authorizer_(authorizer), caller_(std::move(caller)), queue_limit_(queue_limit) {}
 
   void handle() {
     if (const auto status = take(); !status.ok()) return close(status);
@@ -78,6 +111,7 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::SpeakerMessage, v1::Lm
         std::lock_guard lock(mutex_);
         if (finished_) return absl::OkStatus();
       }
+      if (auto s = authorizer_.check(caller_, kSession, in_.hello().ar()); !s.ok()) return s;
       // The engine keeps the channel until close_session(), which finish() calls.
       auto session = engine_.open_session(in_.hello(), weak_.lock());
       if (!session.ok()) return session.status();
@@ -113,6 +147,8 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::SpeakerMessage, v1::Lm
 
   boost::asio::io_context& io_;
   Engine& engine_;
+  Authorizer& authorizer_;
+  const Caller caller_;
   const std::size_t queue_limit_;
   std::shared_ptr<SessionReactor> self_;  // released by OnDone
   std::weak_ptr<SessionReactor> weak_;
@@ -138,6 +174,7 @@ absl::StatusOr<Ipv6Prefix> parse_prefix_or_address(const std::string& text) {
 grpc::ServerUnaryReactor* MobilityService::Attach(grpc::CallbackServerContext* context,
                                                   const v1::AttachRequest* request, v1::AttachResponse* response) {
   auto* reactor = context->DefaultReactor();
+  if (!admitted(authorizer_, *context, "kedge.v1.Mobility.Attach", reactor, request->ar())) return reactor;
   boost::asio::post(io_, [this, request, response, reactor] {
     engine_.attach(*request, [response, reactor](absl::StatusOr<v1::AttachResponse> result) {
       if (result.ok()) *response = std::move(*result);
@@ -150,6 +187,7 @@ grpc::ServerUnaryReactor* MobilityService::Attach(grpc::CallbackServerContext* c
 grpc::ServerUnaryReactor* MobilityService::Detach(grpc::CallbackServerContext* context,
                                                   const v1::DetachRequest* request, v1::DetachResponse* response) {
   auto* reactor = context->DefaultReactor();
+  if (!admitted(authorizer_, *context, "kedge.v1.Mobility.Detach", reactor, request->ar())) return reactor;
   boost::asio::post(io_, [this, request, response, reactor] {
     engine_.detach(*request, [response, reactor](absl::StatusOr<v1::DetachResponse> result) {
       if (result.ok()) *response = std::move(*result);
@@ -162,27 +200,24 @@ grpc::ServerUnaryReactor* MobilityService::Detach(grpc::CallbackServerContext* c
 grpc::ServerUnaryReactor* MobilityService::Query(grpc::CallbackServerContext* context, const v1::QueryRequest* request,
                                                  v1::QueryResponse* response) {
   auto* reactor = context->DefaultReactor();
-  boost::asio::post(io_, [this, request, response, reactor] {
-    absl::Status status;
-    if (request->by_case() == v1::QueryRequest::kMnId) {
-      for (const auto* binding : engine_.machine().bindings_of(request->mn_id())) *response->add_bindings() = *binding;
-      if (response->bindings().empty()) {
-        status = absl::NotFoundError(absl::StrCat("mobile node ", request->mn_id(), " has no binding"));
-      }
-    } else if (const auto prefix = parse_prefix_or_address(request->prefix()); !prefix.ok()) {
-      status = prefix.status();
-    } else if (const auto* binding = engine_.machine().find(*prefix)) {
-      *response->add_bindings() = *binding;
-    } else {
-      status = absl::NotFoundError(absl::StrCat("no binding covers ", request->prefix()));
-    }
-    reactor->Finish(to_grpc_status(status));
+  const auto caller = authorizer_.authorize(*context, kQuery);
+  if (!caller.ok()) {
+    reactor->Finish(to_grpc_status(caller.status()));
+    return reactor;
+  }
+  boost::asio::post(io_, [this, request, response, reactor, only = authorizer_.sees_only(*caller, kQuery)] {
+    reactor->Finish(to_grpc_status(query(engine_.machine(), *request, only, *response)));
   });
   return reactor;
 }
 
-grpc::ServerBidiReactor<v1::SpeakerMessage, v1::LmMessage>* MobilityService::Session(grpc::CallbackServerContext*) {
-  return SessionReactor::begin(io_, engine_, queue_limit_);
+grpc::ServerBidiReactor<v1::SpeakerMessage, v1::LmMessage>* MobilityService::Session(
+    grpc::CallbackServerContext* context) {
+  auto caller = authorizer_.authorize_stream(*context, kSession);
+  if (!caller.ok()) {
+    return new Refusal<grpc::ServerBidiReactor<v1::SpeakerMessage, v1::LmMessage>>(caller.status());
+  }
+  return SessionReactor::begin(io_, engine_, authorizer_, *std::move(caller), queue_limit_);
 }
 
 }  // namespace kedge::lm

@@ -5,6 +5,7 @@
 
 #include "boost/asio/io_context.hpp"
 #include "kedge/v1/mobility.grpc.pb.h"
+#include "lm-server/service/authorization.h"
 #include "lm-server/service/engine.h"
 
 namespace kedge::lm {
@@ -14,8 +15,9 @@ class MobilityService : public v1::Mobility::CallbackService {
   // Changes that may wait for one speaker beyond its snapshot; one more ends its session with RESOURCE_EXHAUSTED.
   static constexpr std::size_t kDefaultQueueLimit = 8'192;
 
-  MobilityService(boost::asio::io_context& io, Engine& engine, std::size_t queue_limit = kDefaultQueueLimit)
-      : io_(io), engine_(engine), queue_limit_(queue_limit) {}
+  MobilityService(boost::asio::io_context& io, Engine& engine, Authorizer& authorizer,
+                  std::size_t queue_limit = kDefaultQueueLimit)
+      : io_(io), engine_(engine), authorizer_(authorizer), queue_limit_(queue_limit) {}
 
   grpc::ServerUnaryReactor* Attach(grpc::CallbackServerContext* context, const v1::AttachRequest* request,
                                    v1::AttachResponse* response) override;
@@ -28,6 +30,7 @@ class MobilityService : public v1::Mobility::CallbackService {
  private:
   boost::asio::io_context& io_;
   Engine& engine_;
+  Authorizer& authorizer_;
   const std::size_t queue_limit_;
 };
 

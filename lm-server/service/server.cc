@@ -12,8 +12,10 @@ constexpr auto kLongestFarewell = std::chrono::seconds(2);
 
 absl::StatusOr<std::unique_ptr<Server>> Server::start(boost::asio::io_context& io, Engine& engine,
                                                       const std::string& listen, const TransportSecurity& security,
+                                                      std::function<void(const Authorizer::Denial&)> on_denial,
                                                       std::size_t queue_limit) {
-  auto server = std::unique_ptr<Server>(new Server(io, engine, queue_limit));
+  auto server =
+      std::unique_ptr<Server>(new Server(io, engine, security.insecure_plaintext, std::move(on_denial), queue_limit));
   grpc::ServerBuilder builder;
   if (auto s = add_listening_port(builder, listen, security, &server->port_); !s.ok()) return s;
   builder.RegisterService(&server->mobility_);

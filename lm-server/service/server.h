@@ -1,6 +1,7 @@
 // kedge-lm's gRPC server: both services on one port.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -16,19 +17,26 @@ namespace kedge::lm {
 
 class Server {
  public:
-  // Listens. Unavailable: the address cannot be listened on. `engine` outlives the server.
+  // Listens. `on_denial` runs on threads of gRPC. Errors of check_tls_files; Unavailable: the address cannot be
+  // listened on. `engine` outlives the server.
   static absl::StatusOr<std::unique_ptr<Server>> start(boost::asio::io_context& io, Engine& engine,
                                                        const std::string& listen, const TransportSecurity& security,
+                                                       std::function<void(const Authorizer::Denial&)> on_denial = {},
                                                        std::size_t queue_limit = MobilityService::kDefaultQueueLimit);
   int port() const { return port_; }
+  Authorizer& authorizer() { return authorizer_; }
   // Blocks until all calls have ended. The engine is stopped before, and `io` goes on running on another thread until
   // then.
   void shut_down();
 
  private:
-  Server(boost::asio::io_context& io, Engine& engine, std::size_t queue_limit)
-      : mobility_(io, engine, queue_limit), admin_(io, engine) {}
+  Server(boost::asio::io_context& io, Engine& engine, bool plaintext,
+         std::function<void(const Authorizer::Denial&)> on_denial, std::size_t queue_limit)
+      : authorizer_(plaintext, std::move(on_denial)),
+        mobility_(io, engine, authorizer_, queue_limit),
+        admin_(io, engine, authorizer_) {}
 
+  Authorizer authorizer_;
   MobilityService mobility_;
   AdminService admin_;
   int port_ = 0;

@@ -80,11 +80,11 @@ class RunningServer {
         engine(io, settings(), fragile, metrics),
         work_(io.get_executor()) {
     EXPECT_TRUE(engine.start().ok());
-    auto started = Server::start(io, engine, "[::1]:0", {true}, queue_limit);
+    auto started = Server::start(io, engine, "[::1]:0", {true, {}}, {}, queue_limit);
     EXPECT_TRUE(started.ok()) << started.status();
     server = std::move(*started);
     thread_ = std::thread([this] { io.run(); });
-    channel = *make_channel("[::1]:" + std::to_string(server->port()), {true});
+    channel = *make_channel("[::1]:" + std::to_string(server->port()), {true, {}});
     mobility = v1::Mobility::NewStub(channel);
     admin = v1::Admin::NewStub(channel);
   }

@@ -7,22 +7,19 @@
 namespace kedge {
 namespace {
 
-constexpr std::string_view kRefusal =
-    "[::1]:8818: no certificates are configured; to go without TLS set 'insecure_plaintext: true'";
-
-TEST(Credentials, RefusesAChannelWithoutTlsUnlessAskedForByName) {
-  const auto channel = make_channel("[::1]:8818", {});
-  ASSERT_FALSE(channel.ok());
-  EXPECT_EQ(channel.status().code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_EQ(std::string(channel.status().message()), kRefusal);
-}
-
-TEST(Credentials, RefusesAPortWithoutTlsUnlessAskedForByName) {
+TEST(Credentials, NeitherChannelNorPortGoesWithoutCertificatesUnlessAskedByName) {
+  const TransportSecurity nothing = make_transport_security(false, {});
+  EXPECT_EQ(nothing.tls.certificate, "/etc/kedge/pki/certificate.pem");
+  TransportSecurity security;
+  security.tls = {"/nonexistent/ca.pem", "/nonexistent/certificate.pem", "/nonexistent/key.pem", ""};
+  const auto channel = make_channel("[::1]:8818", security);
+  EXPECT_EQ(channel.status().code(), absl::StatusCode::kNotFound);
   grpc::ServerBuilder builder;
   int port = 0;
-  const auto status = add_listening_port(builder, "[::1]:8818", {}, &port);
-  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_EQ(std::string(status.message()), kRefusal);
+  const auto status = add_listening_port(builder, "[::1]:8818", security, &port);
+  EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
+  EXPECT_NE(std::string(status.message()).find("/nonexistent/certificate.pem: cannot be read"), std::string::npos);
+  EXPECT_NE(std::string(status.message()).find("kedgectl pki issue"), std::string::npos);
 }
 
 TEST(Credentials, PlaintextWarnsEachTime) {

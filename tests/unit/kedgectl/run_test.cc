@@ -161,12 +161,13 @@ TEST_F(Run, AServerThatDoesNotAnswerIsUnreachable) {
   EXPECT_THAT(result.err, HasSubstr("--timeout"));
 }
 
-TEST_F(Run, PlaintextHasToBeAskedFor) {
+TEST_F(Run, WithoutCertificatesPlaintextHasToBeAskedFor) {
   std::ostringstream out;
   std::ostringstream err;
-  EXPECT_EQ(run({"status"}, out, err, {}), ExitCode::kUsage);
+  EXPECT_EQ(run({"status", "--tls", "/nonexistent"}, out, err, {}), ExitCode::kUsage);
+  EXPECT_THAT(err.str(), HasSubstr("/nonexistent/certificate.pem: cannot be read"));
   EXPECT_THAT(err.str(), HasSubstr("--insecure-plaintext"));
-  EXPECT_THAT(err.str(), HasSubstr("KEDGECTL_INSECURE_PLAINTEXT=true"));
+  EXPECT_THAT(err.str(), HasSubstr("KEDGECTL_TLS"));
 }
 
 TEST_F(Run, AFullDiskIsAnError) {

@@ -43,12 +43,6 @@ TEST(SettingsTest, AcceptsAGoodConfiguration) {
   EXPECT_EQ(settings->preference_levels, 8U);
 }
 
-TEST(SettingsTest, RefusesToServeWithoutTlsUnlessAskedByName) {
-  auto config = good();
-  config.set_insecure_plaintext(false);
-  EXPECT_THAT(error_of(config), AllOf(HasSubstr("lm.yaml: insecure_plaintext:"), HasSubstr("set insecure_plaintext")));
-}
-
 TEST(SettingsTest, RefusesPoolsThatAreTooShortOrTooLong) {
   auto config = good();
   config.mutable_access_routers(1)->set_pools(0, "2001:db8::/47");
