@@ -74,6 +74,13 @@ constexpr const char* kPkiExamples = R"(Examples:
 
 )";
 
+constexpr const char* kFrrConfigExamples = R"(Examples:
+  kedgectl frr-config --ar ar1 --reflector 2001:db8:c0::1 --password-file bgp-secret
+  kedgectl frr-config --reflector 2001:db8:c0::1            of the reflector with this address
+  vtysh -f FILE                                             take it over; then: write
+
+)";
+
 constexpr const char* kExitCodes =
     R"(Data goes to standard output, messages to standard error. JSON has the names of the API's fields; 64-bit numbers are strings.
 
@@ -170,6 +177,7 @@ class Parser {
     if (undrain_->parsed()) line_.command = DrainCommand{node_, false};
     if (detach_->parsed()) line_.command = DetachCommand{mn_id_};
     if (pki_->parsed()) line_.command = read_pki();
+    if (frr_config_app_->parsed()) line_.command = frr_config_;
     return line_;
   }
 
@@ -320,9 +328,40 @@ class Parser {
     }
   }
 
+  void add_frr_config() {
+    frr_config_app_ = add_command(
+        "frr-config", "FRR's configuration for Kedge: filters, levels of preference, sessions", kFrrConfigExamples);
+    auto* app = frr_config_app_;
+    app->add_option("--lm-config", frr_config_.lm_config, "The LM's configuration file")
+        ->type_name("FILE")
+        ->capture_default_str();
+    app->add_option("--ar", frr_config_.ar, "Of this access router; by default of the reflector")->type_name("NAME");
+    app->add_option("--reflector", frr_config_.reflectors, "Address of a route reflector; several may be given")
+        ->required()
+        ->type_name("ADDRESS");
+    app->add_option("--as", frr_config_.as_number, "AS number")->type_name("ASN")->capture_default_str();
+    app->add_option("--router-id", frr_config_.router_id, "BGP identifier; by default by place in the configuration")
+        ->check(CLI::ValidIPV4)
+        ->type_name("A.B.C.D");
+    app->add_option("--base", frr_config_.local_preference_base, "Local preference of level k is BASE + k")
+        ->type_name("BASE")
+        ->capture_default_str();
+    app->add_option("--hops", frr_config_.hops, "Most routers on the way of a session (RFC 5082); 0: not checked")
+        ->check(CLI::Range(0, 254))
+        ->type_name("N")
+        ->capture_default_str();
+    app->add_option("--password-file", frr_config_.password_file, "First line: secret of the sessions (RFC 2385)")
+        ->type_name("FILE");
+    app->add_option("--maximum-prefixes", frr_config_.maximum_prefixes, "The reflector warns from so many on")
+        ->check(CLI::PositiveNumber)
+        ->type_name("N")
+        ->capture_default_str();
+  }
+
   void add_commands() {
     add_changes();
     add_pki();
+    add_frr_config();
     add_command("status", "The server's state in a few lines", "");
     nodes_app_ = add_command("nodes", "Access routers, their speakers' health and load", "");
 
@@ -370,6 +409,8 @@ class Parser {
   CLI::App* pki_renew_ = nullptr;
   CLI::App* pki_revoke_ = nullptr;
   CLI::App* pki_show_ = nullptr;
+  CLI::App* frr_config_app_ = nullptr;
+  FrrConfigCommand frr_config_;
   std::string authority_ = "kedge-authority";
   std::string name_ = "Kedge";
   std::string identity_;
@@ -408,7 +449,7 @@ std::variant<CommandLine, Message> parse_command_line(std::vector<std::string> a
   } catch (const CLI::ParseError& error) {
     const bool none = error.get_name() == "RequiredError" && !parser.has_command();
     const std::string what =
-        none ? "a command is needed: status, nodes, bindings, binding, watch, policy, node, detach or pki"
+        none ? "a command is needed: status, nodes, bindings, binding, watch, policy, node, detach, pki or frr-config"
              : error.what();
     return Message{ExitCode::kUsage, fmt::format("kedgectl: {}\nSee kedgectl --help.\n", what)};
   }

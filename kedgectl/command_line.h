@@ -10,6 +10,7 @@
 
 #include "kedge/v1/admin.pb.h"
 #include "kedgectl/exit_code.h"
+#include "kedgectl/frr_config.h"
 #include "kedgectl/output.h"
 #include "kedgectl/pki/commands.h"
 
@@ -68,9 +69,9 @@ struct DetachCommand {
   std::string mn_id;
 };
 
-using Command =
-    std::variant<StatusCommand, NodesCommand, BindingsCommand, BindingCommand, WatchCommand, PolicyListCommand,
-                 PolicyShowCommand, PolicySetCommand, PolicyDeleteCommand, DrainCommand, DetachCommand, PkiCommand>;
+using Command = std::variant<StatusCommand, NodesCommand, BindingsCommand, BindingCommand, WatchCommand,
+                             PolicyListCommand, PolicyShowCommand, PolicySetCommand, PolicyDeleteCommand, DrainCommand,
+                             DetachCommand, PkiCommand, FrrConfigCommand>;
 
 struct CommandLine {
   GlobalOptions global;

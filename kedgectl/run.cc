@@ -27,6 +27,7 @@ struct Runner {
   ExitCode operator()(const DrainCommand& command) const { return run_drain(session, command); }
   ExitCode operator()(const DetachCommand& command) const { return run_detach(session, command); }
   ExitCode operator()(const PkiCommand& command) const { return run_pki(session, command); }
+  ExitCode operator()(const FrrConfigCommand& command) const { return run_frr_config(session, command); }
 };
 
 }  // namespace
@@ -43,6 +44,7 @@ ExitCode run(std::vector<std::string> arguments, std::ostream& out, std::ostream
   // Warnings with each command would only hide the real messages.
   set_log_level(options.verbose ? LogLevel::kDebug : LogLevel::kError);
   if (const auto* pki = std::get_if<PkiCommand>(&line.command)) return run_pki(terminal, *pki);
+  if (const auto* frr = std::get_if<FrrConfigCommand>(&line.command)) return run_frr_config(terminal, *frr);
 
   const auto channel = make_channel(options.server, {options.insecure_plaintext,
                                                      {options.tls + "/ca.pem", options.tls + "/certificate.pem",
