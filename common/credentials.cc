@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "absl/strings/str_cat.h"
 #include "common/grpc_log.h"
 #include "common/log.h"
 #include "common/time.h"
@@ -70,16 +69,18 @@ std::shared_ptr<grpc::ServerCredentials> server_credentials(const TransportSecur
   return tls::TlsServerCredentials(options);
 }
 
-std::string or_default(const std::string& path, const char* file) {
-  return path.empty() ? absl::StrCat("/etc/kedge/pki/", file) : path;
-}
-
 }  // namespace
 
+void apply_defaults(v1::TlsConfig& config) {
+  if (config.ca().empty()) config.set_ca("/etc/kedge/pki/ca.pem");
+  if (config.certificate().empty()) config.set_certificate("/etc/kedge/pki/certificate.pem");
+  if (config.key().empty()) config.set_key("/etc/kedge/pki/key.pem");
+}
+
 TransportSecurity make_transport_security(bool insecure_plaintext, const v1::TlsConfig& config) {
-  return {insecure_plaintext,
-          {or_default(config.ca(), "ca.pem"), or_default(config.certificate(), "certificate.pem"),
-           or_default(config.key(), "key.pem"), config.crl_directory()}};
+  v1::TlsConfig files = config;
+  apply_defaults(files);
+  return {insecure_plaintext, {files.ca(), files.certificate(), files.key(), files.crl_directory()}};
 }
 
 absl::StatusOr<std::optional<Certificate>> check_transport_security(const TransportSecurity& security) {

@@ -23,7 +23,8 @@ struct TransportSecurity {
   TlsFiles tls = {};
 };
 
-// Files that are not named have their documented defaults.
+// Names the files that are not named as config.proto documents it.
+void apply_defaults(v1::TlsConfig& config);
 TransportSecurity make_transport_security(bool insecure_plaintext, const v1::TlsConfig& config);
 
 // Own certificate; nothing without TLS. Errors are those of check_tls_files. Warns when it has expired or is not valid

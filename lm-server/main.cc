@@ -21,6 +21,7 @@
 #include "common/log.h"
 #include "common/metrics.h"
 #include "common/metrics_http.h"
+#include "common/status.h"
 #include "kedge/v1/config.pb.h"
 #include "lm-server/core/settings.h"
 #include "lm-server/service/engine.h"
@@ -104,6 +105,9 @@ int run(const std::string& path, const Configuration& configuration) {
   Engine engine(io, configuration.settings, **store, metrics);
   if (auto s = engine.start(); !s.ok()) return fail(s, kExitRuntimeError);
   const auto security = make_transport_security(config.insecure_plaintext(), config.tls());
+  if (const auto own = check_transport_security(security); !own.ok()) {
+    return fail(annotate(own.status(), path + ": tls"), kExitBadConfiguration);
+  }
   auto server = Server::start(io, engine, config.listen(), security, make_denial_recorder(io, metrics));
   if (!server.ok()) return fail(server.status(), kExitRuntimeError);
   CertificateMonitor certificate(io, security, metrics);
@@ -163,7 +167,7 @@ int main(int argc, char** argv) {
     const auto& config = configuration->config;
     const auto security = make_transport_security(config.insecure_plaintext(), config.tls());
     if (const auto own = check_transport_security(security); !own.ok()) {
-      return fail(own.status(), kExitBadConfiguration);
+      return fail(annotate(own.status(), path + ": tls"), kExitBadConfiguration);
     }
     std::printf("%s: ok\n", path.c_str());
     return kExitOk;

@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "common/config.h"
+#include "common/credentials.h"
 #include "common/status.h"
 #include "common/time.h"
 #include "fmt/format.h"
@@ -162,6 +163,7 @@ absl::StatusOr<Settings> make_settings(v1::SpeakerConfig config, const std::stri
                 "give this access router the name that it has in the LM's configuration");
   check.require(has_host_and_port(config.lm().address()), "lm.address",
                 "give the LM's address and port, for example \"[2001:db8::1]:8818\"");
+  kedge::apply_defaults(*config.mutable_lm()->mutable_tls());
   check_access(config.mutable_access(), check, &settings.access);
   check_frr(config.mutable_frr(), check);
   check_kernel(config.mutable_kernel(), check, &settings.forwarding);

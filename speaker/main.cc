@@ -138,7 +138,7 @@ int main(int argc, char** argv) {
     const auto& lm = settings->config.lm();
     const auto own = check_transport_security(make_transport_security(lm.insecure_plaintext(), lm.tls()));
     if (!own.ok()) {
-      std::cerr << own.status().message() << "\n";
+      std::cerr << path << ": lm.tls: " << own.status().message() << "\n";
       return kExitBadConfiguration;
     }
     std::cout << path << ": ok\n";

@@ -12,7 +12,7 @@ import subprocess
 import time
 
 from netlab_lib import namespaces
-from netlab_lib.topology import REPOSITORY
+from netlab_lib.topology import PKI_FOLDER, REPOSITORY
 
 STATE_FOLDER = pathlib.Path("/run/kedge-netlab")
 IMAGE_FOLDER = REPOSITORY / "containerlab" / "image"
@@ -37,6 +37,15 @@ def grpc_module():
         return os.path.abspath(os.environ["KEDGE_GRPC_MODULE"])
     modules = [module for folder in (build_folder(), REPOSITORY / "build") for module in (folder / "frr").glob("*/grpc.so")]
     return str(max(modules, key=lambda module: module.stat().st_mtime)) if modules else ""
+
+
+def make_pki(topology):
+    """The certificates that the topology binds, where there are none yet."""
+    if not any(PKI_FOLDER in bind.source.parents for node in topology.nodes.values() for bind in node.binds):
+        return
+    result = subprocess.run([REPOSITORY / "containerlab" / "make-pki"], capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise LabError(f"the labs' certificates cannot be made: {result.stderr.strip()}")
 
 
 @dataclasses.dataclass

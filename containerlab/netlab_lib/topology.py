@@ -18,6 +18,8 @@ IMAGE = "kedge-node"
 # Folders of a node that are its own; binds go there.
 PRIVATE_FOLDERS = ("/etc", "/opt", "/var/lib", "/var/log")
 LONGEST_INTERFACE_NAME = 15
+# What containerlab/make-pki makes; `netlab up` runs it.
+PKI_FOLDER = REPOSITORY / "containerlab" / "pki"
 
 TOP_KEYS = {"name", "prefix", "mgmt", "topology"}
 TOPOLOGY_KEYS = {"nodes", "links", "kinds", "defaults"}
@@ -196,7 +198,11 @@ class _Checker:
             return None
         source = (self.file.parent / pathlib.Path(parts[0]).expanduser()).resolve()
         target = os.path.normpath(parts[1])
-        if not source.exists():
+        if not source.exists() and PKI_FOLDER in source.parents:
+            note = "containerlab/pki is made by netlab up; for containerlab run containerlab/make-pki"
+            if note not in self.notes:
+                self.notes.append(note)
+        elif not source.exists():
             self.problem(f"{where}: bind '{text}': {source} does not exist")
             return None
         if not any(target.startswith(folder + "/") for folder in PRIVATE_FOLDERS):

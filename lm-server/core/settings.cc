@@ -6,6 +6,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "common/credentials.h"
 #include "common/time.h"
 
 namespace kedge::lm {
@@ -181,6 +182,7 @@ void apply_defaults(v1::LmConfig& config) {
   if (!mobility.has_prefix_quarantine()) *mobility.mutable_prefix_quarantine() = kedge::to_proto(hours(2));
   if (!mobility.has_idle_after()) *mobility.mutable_idle_after() = kedge::to_proto(hours(2));
   if (config.log().level().empty()) config.mutable_log()->set_level("info");
+  kedge::apply_defaults(*config.mutable_tls());
   config.mutable_metrics();
 }
 

@@ -42,7 +42,7 @@ TEST(FrrConfig, AnAccessRouterRedistributesMobilePrefixesOnlyAndAnnouncesItsOwnA
                                " set local-preference 103\n set weight 0\n"));
   EXPECT_THAT(*text, Not(HasSubstr("match tag 4")));
   // Route-maps above `router bgp`: docs/frr.md.
-  EXPECT_LT(text->find("route-map KEDGE deny"), text->find("router bgp"));
+  EXPECT_LT(text->find("route-map KEDGE deny"), text->rfind("\nrouter bgp"));
 }
 
 TEST(FrrConfig, AReflectorTakesFromEachAccessRouterWhatIsItsOwnAndWarnsOnlyOfTooMany) {
