@@ -80,11 +80,11 @@ const char* reason_name(v1::DetachReason reason) {
   }
 }
 
-// The policy may have made newer generations of the same attachment.
+// `generation` is the latest that the AR knew of any of the MN's prefixes: each may have had newer ones of its own
+// since it was attached, as its mode or its level changed.
 bool means_this_attachment(const v1::Binding& binding, const v1::Generation& generation) {
-  if (same(generation, binding.generation())) return true;
-  return !is_none(binding.attachment_generation()) && compare(generation, binding.attachment_generation()) >= 0 &&
-         compare(generation, binding.generation()) < 0;
+  const auto& began = is_none(binding.attachment_generation()) ? binding.generation() : binding.attachment_generation();
+  return compare(began, generation) <= 0;
 }
 
 SystemTime idle_since(const v1::Binding& binding) {

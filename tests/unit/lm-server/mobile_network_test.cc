@@ -322,6 +322,27 @@ TEST_F(MobileNetworkTest, HasAModeOfItsOwn) {
   EXPECT_EQ(h.binding(kNetwork).mode(), v1::MODE_RELOCATE) << "its home is to go down";
 }
 
+// The modes of an MN's prefixes change at different times; each change is a generation of that prefix alone.
+TEST_F(MobileNetworkTest, LeavesWithItsRouterWhicheverPrefixHasTheNewestGeneration) {
+  v1::Policy policy = network_policy(kNetwork, "ar1", v1::MODE_REDIRECT);
+  policy.mutable_relocate_after()->set_seconds(30);
+  set(kRouter, policy);
+  arrive("ar1");
+  arrive("ar2");
+  const auto attachment = h.binding(kNetwork).generation();
+  h.advance(seconds(31));
+  const auto newest = h.binding(kOwn).generation();
+  ASSERT_TRUE(compare(newest, h.binding(kNetwork).generation()) > 0);
+  arrive("ar3");
+  EXPECT_TRUE(h.detach("ar3", kRouter, attachment).stale);
+  EXPECT_TRUE(h.detach("ar3", kRouter, newest).stale) << "of the attachment before";
+  h.advance(seconds(31));
+  EXPECT_FALSE(h.detach("ar3", kRouter, h.binding(kOwn).generation()).stale);
+  for (const auto& prefix : {kOwn, kNetwork}) {
+    EXPECT_EQ(h.binding(prefix).state(), v1::BINDING_STATE_DETACHED_GRACE);
+  }
+}
+
 TEST_F(MobileNetworkTest, AFixedPrefixCanBecomeANetworkAndBack) {
   const std::string prefix = "2001:db8:1:f0::/64";
   v1::Policy fixed;
