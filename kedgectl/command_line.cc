@@ -50,6 +50,7 @@ constexpr const char* kWatchExamples = R"(Examples:
 constexpr const char* kPolicyExamples = R"(Examples:
   kedgectl policy set --mn 02:00:00:00:00:11 mode=redirect direct_uplink=true
   kedgectl policy set --mn 02:00:00:00:00:11 fixed_prefixes=2001:db8:1:f0::/64@ar1 allowed_ars=ar1,ar2
+  kedgectl policy set --mn 02:00:00:00:00:21 mobile_network_prefixes=2001:db8:1:f00::/56@ar1    it is a mobile router
   kedgectl policy set --default relocate_after=30s serve_unknown=false
   kedgectl policy set --ar ar2 mode=             inherited again
   kedgectl policy show 02:00:00:00:00:11         what holds for this node, and which scope says so

@@ -48,6 +48,9 @@ std::string summarize(const v1::SpeakerHealth& health) {
   return troubles.empty() ? "synced" : join(troubles, "; ");
 }
 
+// RFC 8818, 2.
+std::string kind_of(const v1::Binding& binding) { return binding.mobile_network() ? "MNP" : "HNP"; }
+
 std::string holder_names(const v1::Binding& binding) {
   std::vector<std::string> names;
   for (const auto& holder : binding.holders()) names.push_back(holder.ar());
@@ -139,6 +142,7 @@ std::string render_nodes(const v1::ListNodesResponse& nodes, SystemTime now) {
 
 std::string render_bindings(const v1::ListBindingsResponse& bindings, SystemTime now) {
   Table table({{"PREFIX"},
+               {"KIND"},
                {"MN"},
                {"HOME"},
                {"ATTACHED"},
@@ -149,7 +153,7 @@ std::string render_bindings(const v1::ListBindingsResponse& bindings, SystemTime
                {"PREF", Align::kRight},
                {"HOLDERS"}});
   for (const auto& binding : bindings.bindings()) {
-    table.add({binding.prefix(), binding.mn_id(), binding.home_ar(), binding.attached_ar(),
+    table.add({binding.prefix(), kind_of(binding), binding.mn_id(), binding.home_ar(), binding.attached_ar(),
                age_of(binding.has_attached_at(), binding.attached_at(), now), short_name(binding.mode()),
                short_name(binding.state()), format_generation(binding.generation()),
                std::to_string(binding.preference()), holder_names(binding)});
@@ -160,6 +164,7 @@ std::string render_bindings(const v1::ListBindingsResponse& bindings, SystemTime
 std::string render_binding(const v1::Binding& binding, SystemTime now) {
   Properties out;
   out.add("prefix", binding.prefix());
+  out.add("kind", binding.mobile_network() ? "MNP (of the mobile network behind the MN)" : "HNP (of the MN itself)");
   out.add("mn", binding.mn_id());
   out.add("state", short_name(binding.state()));
   out.add("home", binding.home_ar());

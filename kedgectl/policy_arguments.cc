@@ -77,14 +77,16 @@ std::optional<int> read_enum(const google::protobuf::EnumDescriptor& type, const
   return std::nullopt;
 }
 
-absl::Status read_fixed(const std::string& argument, const std::string& value, v1::Policy& policy) {
+using FixedPrefixes = google::protobuf::RepeatedPtrField<v1::FixedPrefix>;
+
+absl::Status read_fixed(const std::string& argument, const std::string& value, FixedPrefixes& prefixes) {
   for (const auto& item : split(value, ',')) {
     const auto parts = split(item, '@');
     const auto prefix = Ipv6Prefix::parse(parts[0]);
     if (!prefix.ok()) return wrong(argument, std::string(prefix.status().message()));
     if (parts.size() < 2 || parts.size() > 3 || parts[1].empty())
       return wrong(argument, "is no list of PREFIX@HOME or PREFIX@HOME@MODE");
-    auto& fixed = *policy.add_fixed_prefixes();
+    auto& fixed = *prefixes.Add();
     fixed.set_prefix(prefix->to_string());
     fixed.set_home_ar(parts[1]);
     if (parts.size() < 3) continue;
@@ -92,6 +94,23 @@ absl::Status read_fixed(const std::string& argument, const std::string& value, v
     if (!mode) return wrong(argument, "the mode of a fixed prefix is redirect or relocate");
     fixed.set_mode(static_cast<v1::Mode>(*mode));
   }
+  return absl::OkStatus();
+}
+
+std::string fixed_text(const FixedPrefixes& prefixes) {
+  std::vector<std::string> items;
+  for (const auto& prefix : prefixes) {
+    items.push_back(fmt::format("{}@{}", prefix.prefix(), prefix.home_ar()));
+    if (prefix.mode() != v1::MODE_UNSPECIFIED) items.back() += "@" + short_name(prefix.mode());
+  }
+  return fmt::format("{}", fmt::join(items, ","));
+}
+
+absl::Status read_duration_into(const std::string& argument, const std::string& value,
+                                google::protobuf::Duration& duration) {
+  const auto read = read_duration(value);
+  if (!read) return wrong(argument, "is no time such as 250ms, 10s, 30m or 2h");
+  duration = *read;
   return absl::OkStatus();
 }
 
@@ -108,7 +127,9 @@ absl::Status read_field(const std::string& argument, const std::string& key, con
   } else if (key == "allowed_ars") {
     for (const auto& ar : split(value, ',')) policy.add_allowed_ars(ar);
   } else if (key == "fixed_prefixes") {
-    return read_fixed(argument, value, policy);
+    return read_fixed(argument, value, *policy.mutable_fixed_prefixes());
+  } else if (key == "mobile_network_prefixes") {
+    return read_fixed(argument, value, *policy.mutable_mobile_network_prefixes());
   } else if (key == "max_prefixes") {
     const auto number = read_number(value);
     if (!number || *number == 0) return wrong(argument, "is no whole number of 1 or more");
@@ -118,11 +139,12 @@ absl::Status read_field(const std::string& argument, const std::string& key, con
     if (!yes) return wrong(argument, "is neither true nor false");
     if (key == "serve_unknown") policy.set_serve_unknown(*yes);
     if (key == "direct_uplink") policy.set_direct_uplink(*yes);
+  } else if (key == "relocate_after") {
+    return read_duration_into(argument, value, *policy.mutable_relocate_after());
+  } else if (key == "replacement_time") {
+    return read_duration_into(argument, value, *policy.mutable_replacement_time());
   } else {
-    const auto duration = read_duration(value);
-    if (!duration) return wrong(argument, "is no time such as 250ms, 10s, 30m or 2h");
-    if (key == "relocate_after") *policy.mutable_relocate_after() = *duration;
-    if (key == "replacement_time") *policy.mutable_replacement_time() = *duration;
+    return wrong(argument, "this kedgectl cannot set it");
   }
   return absl::OkStatus();
 }
@@ -137,8 +159,9 @@ absl::Status read_policy_arguments(const std::vector<std::string>& arguments, v1
     const std::string key = argument.substr(0, equals);
     if (equals == std::string::npos || v1::Policy::descriptor()->FindFieldByName(key) == nullptr) {
       return wrong(argument,
-                   "is no KEY=VALUE; keys are mode, prefix_type, allowed_ars, fixed_prefixes, serve_unknown, "
-                   "relocate_after, direct_uplink, max_prefixes and replacement_time");
+                   "is no KEY=VALUE; keys are mode, prefix_type, allowed_ars, fixed_prefixes, "
+                   "mobile_network_prefixes, serve_unknown, relocate_after, direct_uplink, max_prefixes and "
+                   "replacement_time");
     }
     if (std::find(seen.begin(), seen.end(), key) != seen.end()) return wrong(argument, "is there twice");
     seen.push_back(key);
@@ -157,15 +180,12 @@ std::vector<std::pair<std::string, std::string>> policy_fields(const v1::Policy&
   const auto add = [&fields](bool has, const char* key, std::string value) {
     if (has) fields.emplace_back(key, std::move(value));
   };
-  std::vector<std::string> fixed;
-  for (const auto& prefix : policy.fixed_prefixes()) {
-    fixed.push_back(fmt::format("{}@{}", prefix.prefix(), prefix.home_ar()));
-    if (prefix.mode() != v1::MODE_UNSPECIFIED) fixed.back() += "@" + short_name(prefix.mode());
-  }
   add(policy.mode() != v1::MODE_UNSPECIFIED, "mode", short_name(policy.mode()));
   add(policy.prefix_type() != v1::PREFIX_TYPE_UNSPECIFIED, "prefix_type", short_name(policy.prefix_type()));
   add(!policy.allowed_ars().empty(), "allowed_ars", fmt::format("{}", fmt::join(policy.allowed_ars(), ",")));
-  add(!fixed.empty(), "fixed_prefixes", fmt::format("{}", fmt::join(fixed, ",")));
+  add(!policy.fixed_prefixes().empty(), "fixed_prefixes", fixed_text(policy.fixed_prefixes()));
+  add(!policy.mobile_network_prefixes().empty(), "mobile_network_prefixes",
+      fixed_text(policy.mobile_network_prefixes()));
   add(policy.has_serve_unknown(), "serve_unknown", policy.serve_unknown() ? "true" : "false");
   add(policy.has_relocate_after(), "relocate_after", duration_text(policy.relocate_after()));
   add(policy.has_direct_uplink(), "direct_uplink", policy.direct_uplink() ? "true" : "false");

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "lm-server/core/machine_transaction.h"
+#include "lm-server/core/prefix_map.h"
 
 namespace kedge::lm {
 namespace {
@@ -207,8 +208,7 @@ void Machine::send(Output& output, const NodeState& to, std::shared_ptr<const v1
 v1::Generation Machine::revision() const { return make_generation(epoch_, revision_); }
 
 const v1::Binding* Machine::find(const Ipv6Prefix& prefix) const {
-  if (prefix.length() < 64) return nullptr;
-  const auto it = bindings_.find(Ipv6Prefix(prefix.address(), 64));
+  const auto it = find_covering(bindings_, prefix);
   return it == bindings_.end() ? nullptr : &it->second.binding;
 }
 

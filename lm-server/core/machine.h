@@ -105,7 +105,7 @@ class Machine {
 
   // Read access. Pointers are valid until the next command.
   v1::Generation revision() const;
-  // By the binding's prefix, or by anything inside of it.
+  // By the binding's prefix, or by anything inside of it: the longest match.
   const v1::Binding* find(const Ipv6Prefix& prefix) const;
   std::vector<const v1::Binding*> bindings_of(const std::string& mn_id) const;
   // In the order of prefixes, beginning behind `after`, until `visit` returns false.
@@ -169,7 +169,7 @@ class Machine {
   };
   // What an MN gets at an AR beside what it brings along.
   struct Assignment {
-    std::vector<v1::FixedPrefix> fixed;
+    std::vector<FixedPrefix> fixed;
     // From the AR's pool.
     std::optional<Ipv6Prefix> fresh;
     // Has to make room.
@@ -187,7 +187,7 @@ class Machine {
   // Whether an attach at `ar` changes the binding, rather than end it.
   bool goes_along(const v1::Binding& binding, const std::string& ar, const Rules& rules) const;
   std::vector<Ipv6Prefix> movable(const MobileNode& mn, const std::string& ar, const Rules& rules) const;
-  std::vector<v1::FixedPrefix> missing_fixed(const Rules& rules) const;
+  std::vector<FixedPrefix> missing_fixed(const Rules& rules) const;
   bool is_repeated(const std::vector<Ipv6Prefix>& prefixes, const v1::AttachRequest& request) const;
   // Takes `fresh` from the pool.
   Assignment assign(const std::string& mn_id, const std::string& ar, const Rules& rules, SystemTime now);
@@ -212,11 +212,12 @@ class Machine {
   void replan(Transaction& tx, Entry& entry, const Rules& rules);
   static const char* mode_name(v1::Mode mode);
   absl::Status check_fixed_are_free(const v1::PolicyEntry& entry) const;
-  std::vector<v1::FixedPrefix> fixed_of(const v1::PolicyScope& scope) const;
-  void policy_changed(Transaction& tx, const v1::PolicyScope& scope, const std::vector<v1::FixedPrefix>& had);
-  void release_fixed(Transaction& tx, const std::vector<v1::FixedPrefix>& had);
+  std::vector<FixedPrefix> fixed_of(const v1::PolicyScope& scope) const;
+  void policy_changed(Transaction& tx, const v1::PolicyScope& scope, const std::vector<FixedPrefix>& had);
+  void release_fixed(Transaction& tx, const std::vector<FixedPrefix>& had);
   void reserve_fixed(Transaction& tx, const v1::PolicyScope& scope);
   void apply_policy(Transaction& tx, const std::string& mn_id);
+  void apply_policy_to(Transaction& tx, const Ipv6Prefix& prefix, const v1::AttachRequest& request, const Rules& rules);
   std::uint64_t drain_remaining(const std::string& ar, const NodeState& state) const;
 
   void apply_ack(Transaction& tx, Entry& entry, v1::Holder& holder, const v1::Ack& ack);
@@ -245,6 +246,7 @@ class Machine {
   PolicyBook policies_;
   std::uint64_t epoch_;
   std::uint64_t revision_ = 0;
+  // None overlaps another: pools hand out each prefix once.
   std::map<Ipv6Prefix, Entry> bindings_;
   std::unordered_map<std::string, MobileNode> mobile_nodes_;
   std::map<std::string, NodeState> nodes_;

@@ -80,11 +80,11 @@ const char* reason_name(v1::DetachReason reason) {
   }
 }
 
-// The policy may have made newer generations of the same attachment.
+// `generation` is the latest that the AR knew of any of the MN's prefixes: each may have had newer ones of its own
+// since it was attached, as its mode or its level changed.
 bool means_this_attachment(const v1::Binding& binding, const v1::Generation& generation) {
-  if (same(generation, binding.generation())) return true;
-  return !is_none(binding.attachment_generation()) && compare(generation, binding.attachment_generation()) >= 0 &&
-         compare(generation, binding.generation()) < 0;
+  const auto& began = is_none(binding.attachment_generation()) ? binding.generation() : binding.attachment_generation();
+  return compare(began, generation) <= 0;
 }
 
 SystemTime idle_since(const v1::Binding& binding) {
@@ -172,6 +172,8 @@ bool Machine::is_attached_at(const std::string& mn_id, const std::string& ar) co
 }
 
 bool Machine::goes_along(const v1::Binding& binding, const std::string& ar, const Rules& rules) const {
+  // A network is behind the MN only for as long as the profile says so.
+  if (binding.mobile_network() && rules.find_fixed(binding.prefix()) == nullptr) return false;
   if (binding.home_ar() == ar) return true;
   if (binding.released()) return false;
   // RFC 8818, 4.1: a nomadic prefix ends when its MN leaves.
@@ -188,14 +190,12 @@ std::vector<Ipv6Prefix> Machine::movable(const MobileNode& mn, const std::string
   return result;
 }
 
-std::vector<v1::FixedPrefix> Machine::missing_fixed(const Rules& rules) const {
-  std::vector<v1::FixedPrefix> result;
-  if (rules.fixed == nullptr) return result;
-  for (const auto& fixed : rules.fixed->fixed_prefixes()) {
-    const auto prefix = *Ipv6Prefix::parse(fixed.prefix());
-    const auto home = nodes_.find(fixed.home_ar());
-    if (home == nodes_.end() || !home->second.pool.contains(prefix)) continue;
-    if (bindings_.find(prefix) == bindings_.end()) result.push_back(fixed);
+std::vector<FixedPrefix> Machine::missing_fixed(const Rules& rules) const {
+  std::vector<FixedPrefix> result;
+  for (const auto& fixed : rules.fixed) {
+    const auto home = nodes_.find(fixed.home_ar);
+    if (home == nodes_.end() || !home->second.pool.contains(fixed.prefix)) continue;
+    if (bindings_.find(fixed.prefix) == bindings_.end()) result.push_back(fixed);
   }
   return result;
 }
@@ -211,13 +211,21 @@ Machine::Assignment Machine::assign(const std::string& mn_id, const std::string&
                                     SystemTime now) {
   Assignment result;
   result.fixed = missing_fixed(rules);
-  bool has_home_here = std::any_of(result.fixed.begin(), result.fixed.end(),
-                                   [&](const v1::FixedPrefix& fixed) { return fixed.home_ar() == ar; });
-  std::size_t kept = result.fixed.size();
+  // A mobile network has no address for the MN itself, so that it neither counts nor takes the place of any.
+  bool has_home_here = false;
+  std::size_t kept = 0;
   std::optional<Ipv6Prefix> idlest;
+  for (const auto& fixed : result.fixed) {
+    result.keeps_any = true;
+    if (fixed.mobile_network) continue;
+    ++kept;
+    has_home_here = has_home_here || fixed.home_ar == ar;
+  }
   if (const auto mn = mobile_nodes_.find(mn_id); mn != mobile_nodes_.end()) {
     for (const auto& prefix : movable(mn->second, ar, rules)) {
       const auto& binding = bindings_.at(prefix).binding;
+      result.keeps_any = true;
+      if (binding.mobile_network()) continue;
       ++kept;
       if (binding.home_ar() == ar) {
         has_home_here = true;
@@ -227,7 +235,6 @@ Machine::Assignment Machine::assign(const std::string& mn_id, const std::string&
       }
     }
   }
-  result.keeps_any = kept > 0;
   if (has_home_here) return result;
   if (kept >= rules.max_prefixes) {
     if (!idlest) return result;
@@ -311,9 +318,7 @@ void Machine::bring_along(Transaction& tx, MobileNode& mn, const v1::AttachReque
       release(tx, tx.edit(prefix), "nomadic, its mobile node has left");
     }
   }
-  for (const auto& fixed : assignment.fixed) {
-    create(tx, *Ipv6Prefix::parse(fixed.prefix()), fixed.home_ar(), request, heard, rules);
-  }
+  for (const auto& fixed : assignment.fixed) create(tx, fixed.prefix, fixed.home_ar, request, heard, rules);
   if (assignment.fresh) create(tx, *assignment.fresh, request.ar(), request, heard, rules);
 }
 
@@ -333,7 +338,7 @@ void Machine::count_move(Transaction& tx, MobileNode& mn, const v1::AttachReques
   while (mn.moves.front() + settings_.flap_window <= tx.now) mn.moves.pop_front();
   if (mn.moves.size() < settings_.flap_moves) return;
   mn.moves.clear();
-  if (rules.mode != v1::MODE_RELOCATE && rules.fixed == nullptr) return;
+  if (rules.mode != v1::MODE_RELOCATE && rules.fixed.empty()) return;
   mn.quiet_at = tx.now + settings_.flap_window;
   auto& event = tx.output.events.emplace_back();
   event.set_type(v1::EVENT_TYPE_FLAPPING);

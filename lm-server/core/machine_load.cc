@@ -61,8 +61,10 @@ absl::StatusOr<Output> Machine::load(std::uint64_t epoch, std::uint64_t revision
     }
     mn.prefixes.push_back(*prefix);
     mn.heard = std::max(mn.heard, attached_at);
-    auto& last = youngest[binding.home_ar()];
-    last = std::max(last, {from_proto(binding.created_at()), *prefix});
+    if (!binding.mobile_network()) {
+      auto& last = youngest[binding.home_ar()];
+      last = std::max(last, {from_proto(binding.created_at()), *prefix});
+    }
     index(*prefix, binding, +1);
     bindings_.emplace(*prefix, std::move(entry));
   }
@@ -106,10 +108,9 @@ absl::Status Machine::load_policies(const std::map<std::string, std::string>& va
 
 void Machine::reserve_fixed_again() {
   policies_.visit([&](const v1::PolicyEntry& entry) {
-    for (const auto& fixed : entry.policy().fixed_prefixes()) {
-      const auto prefix = *Ipv6Prefix::parse(fixed.prefix());
-      NodeState* home = node(fixed.home_ar());
-      if (home != nullptr && bindings_.find(prefix) == bindings_.end()) home->pool.claim(prefix);
+    for (const auto& fixed : fixed_prefixes(entry.policy())) {
+      NodeState* home = node(fixed.home_ar);
+      if (home != nullptr && bindings_.find(fixed.prefix) == bindings_.end()) home->pool.claim(fixed.prefix);
     }
   });
 }

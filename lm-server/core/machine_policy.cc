@@ -3,6 +3,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "lm-server/core/machine_transaction.h"
+#include "lm-server/core/prefix_map.h"
 
 namespace kedge::lm {
 
@@ -24,6 +25,7 @@ void Machine::take_plan(v1::Binding& binding, const Plan& plan) {
   binding.set_prefix_type(plan.prefix_type);
   binding.set_direct_uplink(plan.direct_uplink);
   binding.set_flapping(plan.flapping);
+  binding.set_mobile_network(plan.mobile_network);
   binding.clear_relocate_at();
   binding.clear_ends_at();
   if (plan.relocate_at) *binding.mutable_relocate_at() = to_proto(*plan.relocate_at);
@@ -111,34 +113,35 @@ absl::StatusOr<v1::EffectivePolicy> Machine::effective_policy(const v1::GetEffec
 }
 
 absl::Status Machine::check_fixed_are_free(const v1::PolicyEntry& entry) const {
-  for (const auto& fixed : entry.policy().fixed_prefixes()) {
-    const auto prefix = *Ipv6Prefix::parse(fixed.prefix());
-    const auto owner = policies_.owner_of(prefix);
-    if (owner && *owner != entry.scope().mn_id()) {
+  const std::string& mn_id = entry.scope().mn_id();
+  for (const auto& fixed : fixed_prefixes(entry.policy())) {
+    const auto refuse = [&](const Ipv6Prefix& other, const auto&... why) {
       return absl::FailedPreconditionError(
-          absl::StrCat("fixed_prefixes: ", fixed.prefix(), " is fixed for mobile node ", *owner, " already"));
+          absl::StrCat(fixed.field(), ": ", fixed.prefix.to_string(),
+                       other == fixed.prefix ? "" : absl::StrCat(" overlaps ", other.to_string(), ", which"), why...));
+    };
+    if (const auto rival = policies_.find_rival(fixed.prefix, mn_id)) {
+      return refuse(rival->first, " is fixed for mobile node ", rival->second, " already");
     }
-    const auto* binding = find(prefix);
-    if (binding != nullptr && binding->mn_id() != entry.scope().mn_id()) {
-      return absl::FailedPreconditionError(
-          absl::StrCat("fixed_prefixes: ", fixed.prefix(), " is assigned to mobile node ", binding->mn_id(),
-                       binding->has_free_at() ? ", or still in quarantine after it" : ""));
-    }
-    if (binding != nullptr && binding->home_ar() != fixed.home_ar()) {
-      return absl::FailedPreconditionError(
-          absl::StrCat("fixed_prefixes: ", fixed.prefix(), " has the home ", binding->home_ar(), " already"));
+    const auto [first, last] = find_overlapping(bindings_, fixed.prefix);
+    for (auto it = first; it != last; ++it) {
+      const v1::Binding& binding = it->second.binding;
+      if (binding.mn_id() != mn_id || it->first != fixed.prefix) {
+        return refuse(it->first, " is assigned to mobile node ", binding.mn_id(),
+                      binding.has_free_at() ? ", or still in quarantine after it" : "");
+      }
+      if (binding.home_ar() != fixed.home_ar) return refuse(it->first, " has the home ", binding.home_ar(), " already");
     }
   }
   return absl::OkStatus();
 }
 
-std::vector<v1::FixedPrefix> Machine::fixed_of(const v1::PolicyScope& scope) const {
+std::vector<FixedPrefix> Machine::fixed_of(const v1::PolicyScope& scope) const {
   const auto* entry = policies_.find(scope);
-  if (entry == nullptr) return {};
-  return {entry->policy().fixed_prefixes().begin(), entry->policy().fixed_prefixes().end()};
+  return entry == nullptr ? std::vector<FixedPrefix>() : fixed_prefixes(entry->policy());
 }
 
-void Machine::policy_changed(Transaction& tx, const v1::PolicyScope& scope, const std::vector<v1::FixedPrefix>& had) {
+void Machine::policy_changed(Transaction& tx, const v1::PolicyScope& scope, const std::vector<FixedPrefix>& had) {
   tx.durability = Durability::kSync;
   auto& event = tx.output.events.emplace_back();
   event.set_type(v1::EVENT_TYPE_POLICY_CHANGED);
@@ -157,15 +160,24 @@ void Machine::policy_changed(Transaction& tx, const v1::PolicyScope& scope, cons
 }
 
 // Those that are fixed no longer.
-void Machine::release_fixed(Transaction& tx, const std::vector<v1::FixedPrefix>& had) {
+void Machine::release_fixed(Transaction& tx, const std::vector<FixedPrefix>& had) {
   for (const auto& fixed : had) {
-    const auto prefix = *Ipv6Prefix::parse(fixed.prefix());
-    if (policies_.owner_of(prefix)) continue;
-    if (bindings_.find(prefix) == bindings_.end()) {
-      if (NodeState* home = node(fixed.home_ar())) home->pool.give_back(prefix);
+    if (policies_.owner_of(fixed.prefix)) continue;
+    if (bindings_.find(fixed.prefix) == bindings_.end()) {
+      if (NodeState* home = node(fixed.home_ar)) {
+        home->pool.give_back(fixed.prefix);
+        home->exhausted = false;
+      }
       continue;
     }
-    v1::Binding& binding = tx.edit(prefix).binding;
+    Entry& entry = tx.edit(fixed.prefix);
+    v1::Binding& binding = entry.binding;
+    if (binding.mobile_network()) {
+      // No prefix of the MN's own, that it could go on using.
+      binding.set_prefix_type(v1::PREFIX_TYPE_SESSION_LASTING);
+      release(tx, entry, "its mobile node's profile names the network no longer");
+      continue;
+    }
     if (!is_detached(binding)) continue;
     binding.set_prefix_type(v1::PREFIX_TYPE_SESSION_LASTING);
     if (binding.state() == v1::BINDING_STATE_DETACHED) {
@@ -176,14 +188,14 @@ void Machine::release_fixed(Transaction& tx, const std::vector<v1::FixedPrefix>&
 
 void Machine::reserve_fixed(Transaction& tx, const v1::PolicyScope& scope) {
   for (const auto& fixed : fixed_of(scope)) {
-    const auto prefix = *Ipv6Prefix::parse(fixed.prefix());
-    if (bindings_.find(prefix) == bindings_.end()) {
-      nodes_.at(fixed.home_ar()).pool.claim(prefix);
+    if (bindings_.find(fixed.prefix) == bindings_.end()) {
+      nodes_.at(fixed.home_ar).pool.claim(fixed.prefix);
       continue;
     }
-    v1::Binding& binding = tx.edit(prefix).binding;
+    v1::Binding& binding = tx.edit(fixed.prefix).binding;
     if (!is_detached(binding)) continue;
     binding.set_prefix_type(v1::PREFIX_TYPE_FIXED);
+    binding.set_mobile_network(fixed.mobile_network);
     binding.set_released(false);
     binding.clear_free_at();
     if (auto* home = find_holder(binding, binding.home_ar())) home->set_releasing(false);
@@ -203,17 +215,33 @@ void Machine::apply_policy(Transaction& tx, const std::string& mn_id) {
   }
   if (request.ar().empty()) return;
   const Rules rules = policies_.resolve(mn_id, request.ar());
+  bool has_own_prefix = false;
   for (const auto& prefix : mn->second.prefixes) {
-    if (!is_detached(bindings_.at(prefix).binding)) replan(tx, tx.edit(prefix), rules);
+    apply_policy_to(tx, prefix, request, rules);
+    const auto& binding = bindings_.at(prefix).binding;
+    has_own_prefix = has_own_prefix || (!is_detached(binding) && !binding.mobile_network());
   }
   for (const auto& fixed : missing_fixed(rules)) {
-    create(tx, *Ipv6Prefix::parse(fixed.prefix()), fixed.home_ar(), request, mn->second.heard, rules);
+    create(tx, fixed.prefix, fixed.home_ar, request, mn->second.heard, rules);
+    has_own_prefix = has_own_prefix || !fixed.mobile_network;
   }
-  if (is_attached_at(mn_id, request.ar())) return;
+  if (has_own_prefix) return;
   // Nothing that it has is of use here any more.
   const Assignment assignment = assign(mn_id, request.ar(), rules, tx.now);
   if (assignment.exhausted) tell_exhausted(tx.output, nodes_.at(request.ar()), mn_id, tx.now);
   bring_along(tx, mn->second, request, mn->second.heard, rules, assignment);
+}
+
+// `request` says where the prefix's MN is attached.
+void Machine::apply_policy_to(Transaction& tx, const Ipv6Prefix& prefix, const v1::AttachRequest& request,
+                              const Rules& rules) {
+  const auto& binding = bindings_.at(prefix).binding;
+  if (!is_detached(binding)) {
+    replan(tx, tx.edit(prefix), rules);
+  } else if (rules.find_fixed(binding.prefix()) != nullptr) {
+    // It had ended, and is fixed now.
+    move(tx, tx.edit(prefix), request, mobile_nodes_.at(request.mn_id()).heard, rules);
+  }
 }
 
 // Draining

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/link_layer_address.h"
+#include "lm-server/core/prefix_map.h"
 
 namespace kedge::lm {
 namespace {
@@ -14,7 +15,9 @@ namespace {
 using std::chrono::hours;
 using std::chrono::nanoseconds;
 
-constexpr int kMostFixedPrefixes = 15;
+constexpr std::size_t kMostFixedPrefixes = 15;
+constexpr int kShortestNetwork = 48;
+constexpr int kLongestNetwork = 64;
 constexpr std::uint32_t kMostPrefixes = 15;
 
 template <typename... Text>
@@ -67,25 +70,57 @@ absl::Status check_duration(const char* field, const google::protobuf::Duration&
   return in_range ? absl::OkStatus() : invalid(field, ": must be 0s to 24h");
 }
 
-absl::Status check_fixed(const v1::FixedPrefix& fixed, const std::vector<AccessRouter>& ars) {
+absl::Status check_text(const char* field, const v1::FixedPrefix& fixed) {
   const auto prefix = Ipv6Prefix::parse(fixed.prefix());
-  if (!prefix.ok()) return invalid("fixed_prefixes: ", prefix.status().message());
-  if (prefix->to_string() != fixed.prefix()) {
-    return invalid("fixed_prefixes: \"", fixed.prefix(), "\" must be written ", prefix->to_string());
+  if (!prefix.ok()) return invalid(field, ": ", prefix.status().message());
+  if (prefix->to_string() == fixed.prefix()) return absl::OkStatus();
+  return invalid(field, ": \"", fixed.prefix(), "\" must be written ", prefix->to_string());
+}
+
+absl::Status check_fixed(const FixedPrefix& fixed, const std::vector<AccessRouter>& ars) {
+  const char* field = fixed.field();
+  const Ipv6Prefix& prefix = fixed.prefix;
+  if (!fixed.mobile_network && prefix.length() != 64) return invalid(field, ": ", prefix.to_string(), " is no /64");
+  if (prefix.length() < kShortestNetwork || prefix.length() > kLongestNetwork) {
+    return invalid(field, ": ", prefix.to_string(), " is not /48 to /64");
   }
-  if (prefix->length() != 64) return invalid("fixed_prefixes: ", fixed.prefix(), " is no /64");
-  const auto* home = find_ar(ars, fixed.home_ar());
-  if (home == nullptr) return unknown_ar("fixed_prefixes", fixed.home_ar(), ars);
+  const auto* home = find_ar(ars, fixed.home_ar);
+  if (home == nullptr) return unknown_ar(field, fixed.home_ar, ars);
   const bool covered = std::any_of(home->pools.begin(), home->pools.end(),
-                                   [&](const Ipv6Prefix& pool) { return pool.contains(*prefix); });
+                                   [&](const Ipv6Prefix& pool) { return pool.contains(prefix); });
   if (!covered) {
     std::string pools;
     for (const auto& pool : home->pools) absl::StrAppend(&pools, pools.empty() ? "" : ", ", pool.to_string());
-    return invalid("fixed_prefixes: ", fixed.prefix(), " is in no pool of its home ", fixed.home_ar(), ", which has ",
+    return invalid(field, ": ", prefix.to_string(), " is in no pool of its home ", fixed.home_ar, ", which has ",
                    pools);
   }
-  if (fixed.mode() != v1::MODE_UNSPECIFIED && fixed.mode() != v1::MODE_REDIRECT && fixed.mode() != v1::MODE_RELOCATE) {
-    return invalid("fixed_prefixes: ", fixed.prefix(), " keeps its node's address; its mode is redirect or relocate");
+  if (fixed.mode != v1::MODE_UNSPECIFIED && fixed.mode != v1::MODE_REDIRECT && fixed.mode != v1::MODE_RELOCATE) {
+    return invalid(field, ": ", prefix.to_string(), " keeps its addresses; its mode is redirect or relocate");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status check_all_fixed(const v1::PolicyScope& scope, const v1::Policy& policy,
+                             const std::vector<AccessRouter>& ars) {
+  for (const auto& fixed : policy.fixed_prefixes()) {
+    if (auto s = check_text("fixed_prefixes", fixed); !s.ok()) return s;
+  }
+  for (const auto& fixed : policy.mobile_network_prefixes()) {
+    if (auto s = check_text("mobile_network_prefixes", fixed); !s.ok()) return s;
+  }
+  const auto all = fixed_prefixes(policy);
+  if (!all.empty() && !scope.has_mn_id()) return invalid(all.front().field(), ": belong to a mobile node");
+  if (all.size() > kMostFixedPrefixes) {
+    return invalid(all.back().field(), ": at most 15 fixed prefixes, those of mobile networks included");
+  }
+  for (auto it = all.begin(); it != all.end(); ++it) {
+    if (auto s = check_fixed(*it, ars); !s.ok()) return s;
+    const auto other =
+        std::find_if(all.begin(), it, [&](const FixedPrefix& before) { return before.prefix.overlaps(it->prefix); });
+    if (other == it) continue;
+    const std::string text = it->prefix.to_string();
+    if (other->prefix == it->prefix) return invalid(it->field(), ": ", text, " is there twice");
+    return invalid(it->field(), ": ", text, " overlaps ", other->prefix.to_string(), " of ", other->field());
   }
   return absl::OkStatus();
 }
@@ -102,17 +137,30 @@ v1::PrefixType type_for(v1::Mode mode) {
 
 }  // namespace
 
+std::vector<FixedPrefix> fixed_prefixes(const v1::Policy& policy) {
+  std::vector<FixedPrefix> result;
+  const auto add = [&](const auto& list, bool mobile_network) {
+    for (const auto& fixed : list) {
+      const auto prefix = Ipv6Prefix::parse(fixed.prefix());
+      if (prefix.ok()) result.push_back({*prefix, fixed.home_ar(), fixed.mode(), mobile_network});
+    }
+  };
+  add(policy.fixed_prefixes(), false);
+  add(policy.mobile_network_prefixes(), true);
+  return result;
+}
+
 bool Rules::allows(const std::string& ar) const {
   if (allowed == nullptr) return true;
   return std::find(allowed->allowed_ars().begin(), allowed->allowed_ars().end(), ar) != allowed->allowed_ars().end();
 }
 
-const v1::FixedPrefix* Rules::find_fixed(const std::string& prefix) const {
-  if (fixed == nullptr) return nullptr;
-  for (const auto& candidate : fixed->fixed_prefixes()) {
-    if (candidate.prefix() == prefix) return &candidate;
-  }
-  return nullptr;
+const FixedPrefix* Rules::find_fixed(const std::string& prefix) const {
+  if (fixed.empty()) return nullptr;
+  const auto wanted = Ipv6Prefix::parse(prefix);
+  const auto it =
+      std::find_if(fixed.begin(), fixed.end(), [&](const auto& f) { return wanted.ok() && f.prefix == *wanted; });
+  return it == fixed.end() ? nullptr : &*it;
 }
 
 bool agree(v1::Mode mode, v1::PrefixType type) {
@@ -150,14 +198,7 @@ absl::Status check_policy(const v1::PolicyScope& scope, const v1::Policy& policy
     if (find_ar(ars, name) == nullptr) return unknown_ar("allowed_ars", name, ars);
     if (!seen.insert(name).second) return invalid("allowed_ars: ", name, " is there twice");
   }
-  if (!scope.has_mn_id() && !policy.fixed_prefixes().empty()) {
-    return invalid("fixed_prefixes: belong to a mobile node");
-  }
-  if (policy.fixed_prefixes_size() > kMostFixedPrefixes) return invalid("fixed_prefixes: at most 15");
-  for (const auto& fixed : policy.fixed_prefixes()) {
-    if (auto s = check_fixed(fixed, ars); !s.ok()) return s;
-    if (!seen.insert(fixed.prefix()).second) return invalid("fixed_prefixes: ", fixed.prefix(), " is there twice");
-  }
+  if (auto s = check_all_fixed(scope, policy, ars); !s.ok()) return s;
   if (scope.has_mn_id() && policy.has_serve_unknown()) {
     return invalid("serve_unknown: a mobile node with a profile is known; set it for an access router or the defaults");
   }
@@ -214,9 +255,7 @@ const v1::PolicyEntry* PolicyBook::find_profile(const std::string& mn_id) const 
 
 void PolicyBook::set(v1::PolicyEntry entry) {
   erase(entry.scope());
-  for (const auto& fixed : entry.policy().fixed_prefixes()) {
-    if (const auto prefix = Ipv6Prefix::parse(fixed.prefix()); prefix.ok()) owners_[*prefix] = entry.scope().mn_id();
-  }
+  for (const auto& fixed : fixed_prefixes(entry.policy())) owners_[fixed.prefix] = entry.scope().mn_id();
   const std::string key = key_of(entry.scope());
   entries_[key] = std::move(entry);
 }
@@ -224,9 +263,7 @@ void PolicyBook::set(v1::PolicyEntry entry) {
 void PolicyBook::erase(const v1::PolicyScope& scope) {
   const auto it = entries_.find(key_of(scope));
   if (it == entries_.end()) return;
-  for (const auto& fixed : it->second.policy().fixed_prefixes()) {
-    if (const auto prefix = Ipv6Prefix::parse(fixed.prefix()); prefix.ok()) owners_.erase(*prefix);
-  }
+  for (const auto& fixed : fixed_prefixes(it->second.policy())) owners_.erase(fixed.prefix);
   entries_.erase(it);
 }
 
@@ -243,6 +280,14 @@ std::optional<std::string> PolicyBook::owner_of(const Ipv6Prefix& fixed_prefix) 
   const auto it = owners_.find(fixed_prefix);
   if (it == owners_.end()) return std::nullopt;
   return it->second;
+}
+
+std::optional<std::pair<Ipv6Prefix, std::string>> PolicyBook::find_rival(const Ipv6Prefix& prefix,
+                                                                         const std::string& mn_id) const {
+  const auto [first, last] = find_overlapping(owners_, prefix);
+  const auto it = std::find_if(first, last, [&](const auto& owner) { return owner.second != mn_id; });
+  if (it == last) return std::nullopt;
+  return *it;
 }
 
 Rules PolicyBook::resolve(const std::string& mn_id, const std::string& ar, Sources* sources) const {
@@ -269,7 +314,6 @@ Rules PolicyBook::resolve(const std::string& mn_id, const std::string& ar, Sourc
   const auto type =
       layer_of("prefix_type", [](const auto& p) { return p.prefix_type() != v1::PREFIX_TYPE_UNSPECIFIED; });
   const auto allowed = layer_of("allowed_ars", [](const auto& p) { return !p.allowed_ars().empty(); });
-  const auto fixed = layer_of("fixed_prefixes", [](const auto& p) { return !p.fixed_prefixes().empty(); });
   const auto serve = layer_of("serve_unknown", [](const auto& p) { return p.has_serve_unknown(); });
   const auto after = layer_of("relocate_after", [](const auto& p) { return p.has_relocate_after(); });
   const auto uplink = layer_of("direct_uplink", [](const auto& p) { return p.has_direct_uplink(); });
@@ -289,7 +333,10 @@ Rules PolicyBook::resolve(const std::string& mn_id, const std::string& ar, Sourc
     if (sources != nullptr) (*sources)[mode_is_more_specific ? "prefix_type" : "mode"] = "derived";
   }
   if (allowed < layers.size()) rules.allowed = layers[allowed];
-  if (fixed < layers.size()) rules.fixed = layers[fixed];
+  // Only profiles have any.
+  layer_of("fixed_prefixes", [](const auto& p) { return !p.fixed_prefixes().empty(); });
+  layer_of("mobile_network_prefixes", [](const auto& p) { return !p.mobile_network_prefixes().empty(); });
+  if (mn_entry != nullptr) rules.fixed = fixed_prefixes(mn_entry->policy());
   rules.serve_unknown = layers[serve]->serve_unknown();
   rules.relocate_after = kedge::from_proto(layers[after]->relocate_after());
   rules.direct_uplink = layers[uplink]->direct_uplink();
@@ -304,7 +351,10 @@ v1::Policy PolicyBook::effective(const std::string& mn_id, const std::string& ar
   policy.set_mode(rules.mode);
   policy.set_prefix_type(rules.prefix_type);
   if (rules.allowed != nullptr) *policy.mutable_allowed_ars() = rules.allowed->allowed_ars();
-  if (rules.fixed != nullptr) *policy.mutable_fixed_prefixes() = rules.fixed->fixed_prefixes();
+  if (const auto* profile = find_profile(mn_id)) {
+    *policy.mutable_fixed_prefixes() = profile->policy().fixed_prefixes();
+    *policy.mutable_mobile_network_prefixes() = profile->policy().mobile_network_prefixes();
+  }
   policy.set_serve_unknown(rules.serve_unknown);
   *policy.mutable_relocate_after() = kedge::to_proto(rules.relocate_after);
   policy.set_direct_uplink(rules.direct_uplink);
@@ -320,7 +370,8 @@ Plan make_plan(const Rules& rules, const std::string& prefix, const Situation& a
   plan.direct_uplink = rules.direct_uplink;
   if (const auto* fixed = rules.find_fixed(prefix)) {
     plan.prefix_type = v1::PREFIX_TYPE_FIXED;
-    if (fixed->mode() != v1::MODE_UNSPECIFIED) plan.mode = fixed->mode();
+    plan.mobile_network = fixed->mobile_network;
+    if (fixed->mode != v1::MODE_UNSPECIFIED) plan.mode = fixed->mode;
     if (plan.mode == v1::MODE_NOMADIC) plan.mode = v1::MODE_RELOCATE;
   }
   if (plan.prefix_type == v1::PREFIX_TYPE_GRACEFUL_REPLACEMENT && at.away) {

@@ -1,7 +1,7 @@
 // Which rules hold for a mobile node at an access router, and what they make of one of its prefixes. No state but the
 // policies themselves, no clock.
 //
-// Standards: RFC 8653, 3 (prefix types); RFC 8818, 4 (modes).
+// Standards: RFC 8653, 3 (prefix types); RFC 8818, 4 (modes); RFC 3963 (mobile network prefixes).
 #pragma once
 
 #include <chrono>
@@ -9,6 +9,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -20,13 +21,29 @@
 
 namespace kedge::lm {
 
-// What holds after all scopes have been asked; `mode` and `prefix_type` do not contradict each other. Pointers are
-// valid until the PolicyBook changes; null: not limited, none.
+// A prefix that is its mobile node's for as long as the profile says so.
+struct FixedPrefix {
+  Ipv6Prefix prefix;
+  std::string home_ar;
+  // Redirect, relocate, or unspecified: as the rest of the policy says.
+  v1::Mode mode = v1::MODE_UNSPECIFIED;
+  // Of the network behind the MN (RFC 8818, 2: MNP), /48 to /64; otherwise a /64 of the MN itself (HNP).
+  bool mobile_network = false;
+
+  // Of the policy's field.
+  const char* field() const { return mobile_network ? "mobile_network_prefixes" : "fixed_prefixes"; }
+};
+
+// All that the policy names, HNPs first.
+std::vector<FixedPrefix> fixed_prefixes(const v1::Policy& policy);
+
+// What holds after all scopes have been asked; `mode` and `prefix_type` do not contradict each other. The pointer is
+// valid until the PolicyBook changes; null: not limited.
 struct Rules {
   v1::Mode mode = v1::MODE_RELOCATE;
   v1::PrefixType prefix_type = v1::PREFIX_TYPE_SESSION_LASTING;
   const v1::Policy* allowed = nullptr;
-  const v1::Policy* fixed = nullptr;
+  std::vector<FixedPrefix> fixed;
   bool serve_unknown = true;
   std::chrono::nanoseconds relocate_after{};
   bool direct_uplink = false;
@@ -34,7 +51,8 @@ struct Rules {
   std::chrono::nanoseconds replacement_time{};
 
   bool allows(const std::string& ar) const;
-  const v1::FixedPrefix* find_fixed(const std::string& prefix) const;
+  // Null when it is not among the fixed ones.
+  const FixedPrefix* find_fixed(const std::string& prefix) const;
 };
 
 // Field name -> "mn", "ar", "default", "configuration" or "derived".
@@ -68,8 +86,11 @@ class PolicyBook {
   void clear();
   void visit(const std::function<void(const v1::PolicyEntry&)>& visit) const;
 
-  // The MN whose profile has the prefix.
+  // The MN whose profile has exactly this prefix.
   std::optional<std::string> owner_of(const Ipv6Prefix& fixed_prefix) const;
+  // A fixed prefix, and its owner, of another MN that overlaps this one.
+  std::optional<std::pair<Ipv6Prefix, std::string>> find_rival(const Ipv6Prefix& prefix,
+                                                               const std::string& mn_id) const;
 
   // `ar` may be empty. `sources` may be null.
   Rules resolve(const std::string& mn_id, const std::string& ar, Sources* sources = nullptr) const;
@@ -79,6 +100,7 @@ class PolicyBook {
  private:
   v1::Policy configuration_;
   std::map<std::string, v1::PolicyEntry> entries_;
+  // None overlaps another: Machine sees to that.
   std::map<Ipv6Prefix, std::string> owners_;
 };
 
@@ -99,6 +121,7 @@ struct Plan {
   v1::PrefixType prefix_type = v1::PREFIX_TYPE_UNSPECIFIED;
   bool direct_uplink = false;
   bool flapping = false;
+  bool mobile_network = false;
   std::optional<SystemTime> relocate_at;
   std::optional<SystemTime> ends_at;
 };

@@ -1,5 +1,6 @@
 #include "lm-server/core/prefix_pool.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace kedge::lm {
@@ -25,29 +26,39 @@ std::optional<Ipv6Prefix> PrefixPool::take() {
 }
 
 bool PrefixPool::claim(const Ipv6Prefix& prefix) {
-  const auto index = index_of(prefix);
-  if (!index || taken_[*index]) return false;
-  taken_[*index] = true;
-  ++used_;
+  const auto range = range_of(prefix);
+  if (!range) return false;
+  const auto first = taken_.begin() + static_cast<std::ptrdiff_t>(range->first);
+  const auto last = taken_.begin() + static_cast<std::ptrdiff_t>(range->second);
+  if (std::find(first, last, true) != last) return false;
+  std::fill(first, last, true);
+  used_ += range->second - range->first;
+  if (prefix.length() < kPrefixLength) networks_.insert(prefix);
   return true;
 }
 
 void PrefixPool::continue_behind(const Ipv6Prefix& prefix) {
-  if (const auto index = index_of(prefix)) next_ = (*index + 1) % size();
+  if (const auto range = range_of(prefix)) next_ = range->second % size();
 }
 
 void PrefixPool::give_back(const Ipv6Prefix& prefix) {
-  const auto index = index_of(prefix);
-  if (!index || !taken_[*index]) return;
-  taken_[*index] = false;
-  --used_;
+  const auto range = range_of(prefix);
+  if (!range || !taken_[range->first]) return;
+  if (prefix.length() < kPrefixLength && networks_.erase(prefix) == 0) return;
+  std::fill(taken_.begin() + static_cast<std::ptrdiff_t>(range->first),
+            taken_.begin() + static_cast<std::ptrdiff_t>(range->second), false);
+  used_ -= range->second - range->first;
 }
 
-std::optional<std::uint64_t> PrefixPool::index_of(const Ipv6Prefix& prefix) const {
-  if (prefix.length() != kPrefixLength) return std::nullopt;
+std::optional<PrefixPool::Range> PrefixPool::range_of(const Ipv6Prefix& prefix) const {
+  if (prefix.length() > kPrefixLength) return std::nullopt;
   std::uint64_t base = 0;
   for (const auto& pool : pools_) {
-    if (pool.contains(prefix)) return base + pool.index_of(prefix);
+    if (pool.contains(prefix)) {
+      const std::uint64_t count = prefix.count(kPrefixLength);
+      const std::uint64_t first = base + pool.index_of(prefix) * count;
+      return Range(first, first + count);
+    }
     base += pool.count(kPrefixLength);
   }
   return std::nullopt;

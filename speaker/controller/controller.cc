@@ -506,12 +506,14 @@ void Controller::on_superseded(const Ipv6Prefix& prefix) {
   reconcile(prefix, found->second);
 }
 
-bool Controller::attached_here(const std::string& mn_id) const {
+const v1::Attachment* Controller::attachment_here(const std::string& mn_id) const {
   const auto prefixes = prefixes_of_mn_.find(mn_id);
-  if (prefixes == prefixes_of_mn_.end()) return false;
-  return std::any_of(prefixes->second.begin(), prefixes->second.end(), [&](const Ipv6Prefix& prefix) {
-    return entries_.at(prefix).record.attached_ar() == config_.name;
-  });
+  if (prefixes == prefixes_of_mn_.end()) return nullptr;
+  for (const auto& prefix : prefixes->second) {
+    const auto& record = entries_.at(prefix).record;
+    if (record.attached_ar() == config_.name) return &record.attachment();
+  }
+  return nullptr;
 }
 
 bool Controller::leaving(const LinkLayerAddress& mn) const {
@@ -527,19 +529,21 @@ bool Controller::leaving(const LinkLayerAddress& mn) const {
 void Controller::refresh_mn(const std::string& mn_id) {
   const auto mn = LinkLayerAddress::parse(mn_id);
   if (!mn.ok()) return;
-  if (!attached_here(mn_id)) {
+  const auto* attachment = attachment_here(mn_id);
+  if (attachment == nullptr) {
     if (served_.erase(*mn) > 0) access_.release(*mn);
     return;
   }
   if (leaving(*mn)) return;
   std::vector<AdvertisedPrefix> advertised;
-  const v1::Attachment* attachment = nullptr;
   for (const auto& prefix : prefixes_of_mn_.at(mn_id)) {
     const auto& entry = entries_.at(prefix);
     if (entry.record.attached_ar() != config_.name) continue;
     // No prefix is advertised to the MN before its packets are delivered; all of them go into one RA.
     if (!delivering(entry)) return;
-    attachment = &entry.record.attachment();
+    // RFC 8818, 2 (MNP): delegated to the MN, a router, for the nodes behind it. Nobody on this link has an address of
+    // it.
+    if (entry.record.mobile_network()) continue;
     // RFC 8818, 4.2: "The MN obtains a new IP address anchored to the new location and preferably uses it for new
     // communications": the prefixes of other anchors are deprecated.
     advertised.push_back({prefix, entry.record.home_ar() != config_.name});
@@ -564,10 +568,10 @@ void Controller::on_ra_sent(const LinkLayerAddress& mn, const std::vector<Advert
 
 void Controller::on_arrival(const Arrival& arrival) {
   const std::string mn_id = arrival.link_layer_address.to_string();
-  if (attached_here(mn_id) && served_.contains(arrival.link_layer_address)) {
-    const auto& attachment = entries_.at(*prefixes_of_mn_.at(mn_id).begin()).record.attachment();
-    const bool moved_on_link = attachment.interface() != arrival.interface ||
-                               (arrival.link_local_seen && attachment.link_local() != arrival.link_local.to_string());
+  const auto* attachment = attachment_here(mn_id);
+  if (attachment != nullptr && served_.contains(arrival.link_layer_address)) {
+    const bool moved_on_link = attachment->interface() != arrival.interface ||
+                               (arrival.link_local_seen && attachment->link_local() != arrival.link_local.to_string());
     if (!moved_on_link) return;
   }
   arrivals_.Increment();

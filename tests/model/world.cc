@@ -1,6 +1,7 @@
 #include "tests/model/world.h"
 
 #include <algorithm>
+#include <stdexcept>
 
 #include "lm-server/core/generation.h"
 #include "lm-server/core/rules.h"
@@ -53,9 +54,28 @@ World::World(std::uint64_t seed) : now_(std::chrono::seconds(1'800'000'000)), st
   settings_.preference_levels = random.pick(2) == 0 ? 3 : 8;
   kernel_failures_ = random.pick(2) == 0 ? 0 : 30;
   fault_rate_ = random.pick(4);
-  for (int i = 0; i < mobiles; ++i) mobiles_.push_back({fmt::format("02:00:00:00:00:1{}", i), {}});
+  for (int i = 0; i < mobiles; ++i) mobiles_.push_back({fmt::format("02:00:00:00:00:1{}", i), {}, {}});
   server_ = std::make_unique<Server>(settings_);
   server_->send = [this](const lm::Message& message) { send(message); };
+  if (random.pick(2) == 0) make_router(mobiles_.front(), random);
+}
+
+// Its network, a /60, has a home and a mode of its own; its other prefixes may wait before they relocate.
+void World::make_router(Mobile& mobile, Random& random) {
+  const int home = 1 + random.pick(static_cast<int>(routers_.size()));
+  v1::SetPolicyRequest request;
+  request.mutable_scope()->set_mn_id(mobile.id);
+  auto& network = *request.mutable_policy()->add_mobile_network_prefixes();
+  network.set_prefix(fmt::format("2001:db8:{}:f00::/60", home));
+  network.set_home_ar(fmt::format("ar{}", home));
+  static constexpr v1::Mode kModes[] = {v1::MODE_UNSPECIFIED, v1::MODE_REDIRECT, v1::MODE_RELOCATE};
+  network.set_mode(kModes[random.pick(3)]);
+  if (random.pick(2) == 0) *request.mutable_policy()->mutable_relocate_after() = to_proto(400ms);
+  mobile.network = network.prefix();
+  auto output = server_->machine().set_policy(request, now_);
+  if (!output.status.ok()) throw std::logic_error(output.status.ToString());
+  server_->submit(std::move(output));
+  server_->complete_one();
 }
 
 World::~World() {
@@ -454,21 +474,21 @@ void World::lm_attach(const v1::AttachRequest& request, Server::Reply reply) {
     auto& known = known_[*Ipv6Prefix::parse(binding->prefix())];
     known.home = ar_of(binding->home_ar());
     known.mobile = request.mn_id().back() - '0';
+    known.nomadic = settings_.mode == v1::MODE_NOMADIC && !binding->mobile_network();
   }
   server_->submit(std::move(output), std::move(reply));
 }
 
 void World::lm_detach(const v1::DetachRequest& request, Server::Reply reply) {
-  std::map<std::string, v1::Generation> before;
-  for (const auto* binding : server_->machine().bindings_of(request.mn_id())) {
-    before[binding->prefix()] = binding->generation();
-  }
+  std::map<std::string, v1::Binding> before;
+  for (const auto* binding : server_->machine().bindings_of(request.mn_id())) before[binding->prefix()] = *binding;
   auto output = server_->machine().detach(request, now_);
   trace("the LM takes {}'s detach {} of {} at {}: {}", request.ar(), request.sequence(), request.mn_id(),
         request.generation().revision(), output.stale ? "stale" : output.status.ToString());
   for (const auto* binding : server_->machine().bindings_of(request.mn_id())) {
     const auto& old = before.at(binding->prefix());
-    if (!lm::same(binding->generation(), old) && !lm::same(request.generation(), old)) {
+    if (!lm::same(binding->generation(), old.generation()) &&
+        lm::compare(old.attachment_generation(), request.generation()) > 0) {
       violated("no message with an old generation changes anything", "a detach did: " + request.ShortDebugString());
     }
   }
@@ -791,7 +811,7 @@ void World::check() {
     }
     check_chains(prefix, known);
     check_one_top(prefix);
-    if (planned_ && known.in_use && settings_.mode != v1::MODE_NOMADIC) check_no_black_hole(prefix, known);
+    if (planned_ && known.in_use && !known.nomadic) check_no_black_hole(prefix, known);
   }
 }
 
@@ -812,6 +832,7 @@ void World::check_binding(const Ipv6Prefix& prefix, Known& known) {
     known.ended = binding->generation();
   }
   if (lm::is_detached(*binding)) known.in_use = false;
+  if (binding->mobile_network()) check_network(prefix, *binding);
   if (binding->preference() > 0 && !lm::is_detached(*binding) &&
       binding->preference() <= lm::highest_other_preference(*binding, binding->attached_ar())) {
     violated("the attached AR announces above all others", binding->ShortDebugString());
@@ -821,6 +842,17 @@ void World::check_binding(const Ipv6Prefix& prefix, Known& known) {
   if (binding->state() != v1::BINDING_STATE_SETTLED) return;
   known.in_use = true;
   if (planned_) check_settled(prefix, *binding);
+}
+
+// RFC 8818, 2: a mobile router's networks are where it is, by the same change.
+void World::check_network(const Ipv6Prefix& prefix, const v1::Binding& network) {
+  for (const auto* other : server_->machine().bindings_of(network.mn_id())) {
+    if (lm::is_detached(*other)) continue;
+    if (other->attached_ar() != network.attached_ar() ||
+        !lm::same(other->attachment_generation(), network.attachment_generation())) {
+      violated("a mobile network moves with its router", picture(prefix) + "\n      " + other->ShortDebugString());
+    }
+  }
 }
 
 void World::check_settled(const Ipv6Prefix& prefix, const v1::Binding& binding) {
@@ -989,9 +1021,8 @@ void World::check_at_rest() {
   for (const auto& [prefix, known] : known_) {
     const auto* binding = server_->machine().find(prefix);
     const auto& mobile = mobiles_[static_cast<std::size_t>(known.mobile)];
-    const bool nomadic = settings_.mode == v1::MODE_NOMADIC;
     const int attached =
-        mobile.links.empty() || (nomadic && mobile.links.back() != known.home) ? -1 : mobile.links.back();
+        mobile.links.empty() || (known.nomadic && mobile.links.back() != known.home) ? -1 : mobile.links.back();
     const auto left_over = [&](const std::string& what) {
       violated("when events stop, every binding settles and nothing is left over", what + " " + picture(prefix));
     };
@@ -1018,7 +1049,11 @@ void World::check_at_rest() {
     }
   }
   for (const auto& mobile : mobiles_) {
-    if (!mobile.links.empty() && server_->machine().bindings_of(mobile.id).empty()) {
+    const auto bindings = server_->machine().bindings_of(mobile.id);
+    const bool has_network = std::any_of(bindings.begin(), bindings.end(),
+                                         [&](const auto* binding) { return binding->prefix() == mobile.network; });
+    const std::size_t own = bindings.size() - (has_network ? 1 : 0);
+    if (!mobile.links.empty() && (own == 0 || has_network == mobile.network.empty())) {
       violated("when events stop, every MN that is there is served", mobile.id);
     }
   }

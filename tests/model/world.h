@@ -107,12 +107,16 @@ class World {
   friend class Speaker;
   struct Mobile {
     std::string id;
+    // Prefix of the network behind it, if it is a mobile router.
+    std::string network;
     // Radio links; the last one is where it sends.
     std::vector<int> links;
   };
   struct Known {
     int home = 0;
     int mobile = 0;
+    // It ends when its MN leaves home.
+    bool nomadic = false;
     // Last generation at which the binding was detached for good.
     v1::Generation ended;
     // Delivered since then: from now on no packet may be lost in a planned move.
@@ -155,6 +159,7 @@ class World {
   void time_passes(std::chrono::nanoseconds time);
   bool everything_that_is_under_way();
 
+  void make_router(Mobile& mobile, Random& random);
   void lm_attach(const v1::AttachRequest& request, Server::Reply reply);
   void lm_detach(const v1::DetachRequest& request, Server::Reply reply);
   void lm_ack(const Session& session, const v1::Ack& ack);
@@ -175,6 +180,7 @@ class World {
   void check_binding(const Ipv6Prefix& prefix, Known& known);
   void check_chains(const Ipv6Prefix& prefix, const Known& known);
   void check_one_top(const Ipv6Prefix& prefix);
+  void check_network(const Ipv6Prefix& prefix, const v1::Binding& network);
   void check_settled(const Ipv6Prefix& prefix, const v1::Binding& binding);
   void check_no_black_hole(const Ipv6Prefix& prefix, const Known& known);
   void check_at_rest();

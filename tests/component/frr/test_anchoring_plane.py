@@ -10,7 +10,8 @@ import pytest
 from frr_node import Driver, FrrNode, wait_for
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
-P1, P2, P3 = (f"2001:db8:1:{i}::/64" for i in (1, 2, 3))
+# P2 as of a mobile network.
+P1, P2, P3 = "2001:db8:1:1::/64", "2001:db8:1:200::/56", "2001:db8:1:3::/64"
 AR, REFLECTOR = "2001:db8:ffff::1", "2001:db8:ffff::2"
 
 BGPD = """

@@ -195,6 +195,47 @@ TEST_F(ReverseTunnelTest, DropsWhatTheMobileNodeSendsToItsOwnPrefix) {
   EXPECT_THAT(packets, Each(Not(HasSubstr("2001:db8:d:1::99"))));
 }
 
+// RFC 8818, 2: MNP. mn2 is a router with a host behind it.
+TEST_F(ReverseTunnelTest, CarriesAMobileNetworkBesideTheRoutersOwnPrefix) {
+  auto& t = *topology_;
+  const auto network = prefix("2001:db8:d:f00::/56");
+  constexpr char kHost[] = "2001:db8:d:f12::2";
+  Namespace host("host");
+  testing::connect(host, "eth", t.mn2, "inner");
+  t.mn2.shell("echo 1 > /proc/sys/net/ipv6/conf/all/forwarding");
+  t.mn2.shell("ip addr add 2001:db8:d:f12::1/64 dev inner nodad");
+  host.shell("ip addr add 2001:db8:d:f12::2/64 dev eth nodad");
+  host.shell("ip -6 route add default via 2001:db8:d:f12::1");
+  ASSERT_OK(t.ar2.set(network, through_home()));
+  ASSERT_OK(t.ar1.set(network, t.redirect(t.ar2)));
+  EXPECT_TRUE(t.ar2.holds("8820", "default from 2001:db8:d:f00::/56"));
+  EXPECT_TRUE(t.ar2.holds("8818", "2001:db8:d:f00::/56 via fe80::11"));
+  const auto both_ways = [&] {
+    EXPECT_THAT(host.shell("ping -n -c 3 -i 0.05 -W 3 " + std::string(kCn) + " || true"), HasSubstr(" 0% packet loss"));
+    EXPECT_THAT(t.cn.shell("ping -n -c 3 -i 0.05 -W 3 " + std::string(kHost) + " || true"),
+                HasSubstr(" 0% packet loss"));
+  };
+  const auto packets = at_uplink_of_new_ar(both_ways);
+  const std::string up =
+      t.ar2.locator().to_string() + " > " + t.ar1.uplink_sid().to_string() + " (" + kHost + " > " + kCn + ")";
+  EXPECT_EQ(std::count(packets.begin(), packets.end(), up), 6);
+  EXPECT_THAT(ping_from_mn(""), HasSubstr(" 0% packet loss"));
+
+  // The next run finds it with its length.
+  t.ar2.stop();
+  both_ways();
+  ASSERT_OK(t.ar2.start());
+  const auto held = t.ar2.space.run([&] { return t.ar2.plane->held(network); });
+  ASSERT_TRUE(held.has_value());
+  EXPECT_EQ(held->uplink_segment, t.ar1.uplink_sid());
+  ASSERT_OK(t.ar2.replace_all({{t.mobile_prefix, through_home()}, {network, through_home()}}));
+  both_ways();
+  ASSERT_OK(t.ar2.set(network, std::nullopt));
+  EXPECT_FALSE(t.ar2.holds("8820", "2001:db8:d:f00::"));
+  EXPECT_TRUE(t.ar2.holds("8820", "default from 2001:db8:d:1::/64"));
+  EXPECT_THAT(t.ar2.space.shell("ip -6 neigh show nud permanent"), HasSubstr("fe80::11"));
+}
+
 TEST_F(ReverseTunnelTest, EndsWhenTheUplinkIsDirectAgain) {
   auto& t = *topology_;
   ASSERT_OK(t.ar2.set(t.mobile_prefix, t.deliver()));

@@ -4,6 +4,10 @@
 #include <gtest/gtest.h>
 #include <stdlib.h>
 
+#include <map>
+
+#include "kedgectl/policy_arguments.h"
+
 namespace kedge::kedgectl {
 namespace {
 
@@ -93,6 +97,44 @@ TEST_F(CommandLineTest, ReadsAPolicy) {
   EXPECT_EQ(request.inherit(0), "max_prefixes");
 }
 
+TEST_F(CommandLineTest, ReadsMobileNetworks) {
+  const auto line = parse({"policy", "set", "--mn", "02:00:00:00:00:11",
+                           "mobile_network_prefixes=2001:0db8:1:f00::/56@ar1,2001:db8:2::/48@ar2@redirect"});
+  const auto& policy = std::get<PolicySetCommand>(line.command).request.policy();
+  ASSERT_EQ(policy.mobile_network_prefixes_size(), 2);
+  EXPECT_EQ(policy.mobile_network_prefixes(0).prefix(), "2001:db8:1:f00::/56");
+  EXPECT_EQ(policy.mobile_network_prefixes(0).home_ar(), "ar1");
+  EXPECT_EQ(policy.mobile_network_prefixes(0).mode(), v1::MODE_UNSPECIFIED);
+  EXPECT_EQ(policy.mobile_network_prefixes(1).mode(), v1::MODE_REDIRECT);
+  EXPECT_TRUE(policy.fixed_prefixes().empty());
+  const auto none = parse({"policy", "set", "--mn", "02:00:00:00:00:11", "mobile_network_prefixes="});
+  EXPECT_EQ(std::get<PolicySetCommand>(none.command).request.inherit(0), "mobile_network_prefixes");
+}
+
+// A field that were forgotten would be taken for something else, or silently for nothing.
+TEST_F(CommandLineTest, CanSetEveryFieldOfAPolicy) {
+  const std::map<std::string, std::string> values{
+      {"mode", "redirect"},
+      {"prefix_type", "session_lasting"},
+      {"allowed_ars", "ar1"},
+      {"fixed_prefixes", "2001:db8:1:f0::/64@ar1"},
+      {"mobile_network_prefixes", "2001:db8:1:f00::/56@ar1"},
+      {"serve_unknown", "false"},
+      {"relocate_after", "30s"},
+      {"direct_uplink", "true"},
+      {"max_prefixes", "4"},
+      {"replacement_time", "2m"},
+  };
+  const auto& type = *v1::Policy::descriptor();
+  for (int i = 0; i < type.field_count(); ++i) {
+    const std::string& key = type.field(i)->name();
+    ASSERT_TRUE(values.contains(key)) << key;
+    const auto line = parse({"policy", "set", "--mn", "02:00:00:00:00:11", key + "=" + values.at(key)});
+    const auto& policy = std::get<PolicySetCommand>(line.command).request.policy();
+    EXPECT_EQ(policy_fields(policy), (std::vector<std::pair<std::string, std::string>>{{key, values.at(key)}}));
+  }
+}
+
 TEST_F(CommandLineTest, ReadsScopesNodesAndDetach) {
   EXPECT_TRUE(std::get<PolicyDeleteCommand>(parse({"policy", "delete", "--default"}).command).scope.defaults());
   EXPECT_EQ(std::get<PolicyDeleteCommand>(parse({"policy", "delete", "--ar", "ar2"}).command).scope.ar(), "ar2");
@@ -134,6 +176,9 @@ TEST_F(CommandLineTest, RefusesMistakesWithAHint) {
            {"policy", "set", "--default", "mode=redirect", "mode=relocate"},
            {"policy", "set", "--mn", "02:00:00:00:00:11", "fixed_prefixes=2001:db8::1/64@ar1"},
            {"policy", "set", "--mn", "02:00:00:00:00:11", "fixed_prefixes=2001:db8::/64"},
+           {"policy", "set", "--mn", "02:00:00:00:00:11", "mobile_network_prefixes=2001:db8::/56"},
+           {"policy", "set", "--mn", "02:00:00:00:00:11", "mobile_network_prefixes=2001:db8:0:1::/56@ar1"},
+           {"policy", "set", "--mn", "02:00:00:00:00:11", "mobile_network_prefixes=2001:db8::/56@ar1@fast"},
            {"policy", "delete"},
            {"node", "drain"},
            {"node"},

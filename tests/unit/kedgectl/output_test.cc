@@ -54,12 +54,15 @@ TEST(RenderPolicies, ShowsWhatIsSetAndWhereItComesFrom) {
   const auto policies = from_text<v1::ListPoliciesResponse>(R"(
     policies { scope { defaults: true } policy { relocate_after { seconds: 90 } serve_unknown: false } }
     policies { scope { mn_id: "02:00:00:00:00:11" } policy { mode: MODE_REDIRECT allowed_ars: "ar1" allowed_ars: "ar2"
-               fixed_prefixes { prefix: "2001:db8:1:f0::/64" home_ar: "ar1" mode: MODE_RELOCATE } } })");
+               fixed_prefixes { prefix: "2001:db8:1:f0::/64" home_ar: "ar1" mode: MODE_RELOCATE }
+               mobile_network_prefixes { prefix: "2001:db8:1:f00::/56" home_ar: "ar1" }
+               mobile_network_prefixes { prefix: "2001:db8:2:f00::/60" home_ar: "ar2" mode: MODE_REDIRECT } } })");
   EXPECT_EQ(render_policies(policies, kNow),
             "SCOPE    NAME               AGE  POLICY\n"
             "default  -                    -  serve_unknown=false relocate_after=90s\n"
             "mn       02:00:00:00:00:11    -  mode=redirect allowed_ars=ar1,ar2 "
-            "fixed_prefixes=2001:db8:1:f0::/64@ar1@relocate\n");
+            "fixed_prefixes=2001:db8:1:f0::/64@ar1@relocate "
+            "mobile_network_prefixes=2001:db8:1:f00::/56@ar1,2001:db8:2:f00::/60@ar2@redirect\n");
   const auto effective = from_text<v1::EffectivePolicy>(R"(
     policy { mode: MODE_REDIRECT max_prefixes: 8 replacement_time { seconds: 120 } }
     sources { key: "mode" value: "mn" } sources { key: "max_prefixes" value: "configuration" })");
@@ -72,17 +75,22 @@ TEST(RenderBindings, ShowsOneLineEach) {
   v1::ListBindingsResponse bindings;
   *bindings.add_bindings() = moving_binding();
   *bindings.add_bindings() = detached_binding();
+  *bindings.add_bindings() = mobile_network_binding();
   EXPECT_EQ(
       render_bindings(bindings, kNow),
-      "PREFIX                MN                 HOME  ATTACHED  AGE  MODE      STATE     GENERATION  PREF  HOLDERS\n"
-      "2001:db8:8818:1::/64  02:00:00:00:00:11  ar1   ar2       12s  relocate  moving    1.41           2  "
+      "PREFIX                  KIND  MN                 HOME  ATTACHED  AGE  MODE      STATE     GENERATION  PREF  "
+      "HOLDERS\n"
+      "2001:db8:8818:1::/64    HNP   02:00:00:00:00:11  ar1   ar2       12s  relocate  moving    1.41           2  "
       "ar1,ar2,ar3\n"
-      "2001:db8:8818:2::/64  02:00:00:00:00:12  ar1   -           -  nomadic   detached  1.9            0  -\n");
+      "2001:db8:8818:2::/64    HNP   02:00:00:00:00:12  ar1   -           -  nomadic   detached  1.9            0  -\n"
+      "2001:db8:8818:f00::/56  MNP   02:00:00:00:00:11  ar1   ar2       12s  relocate  moving    1.41           2  "
+      "ar1,ar2,ar3\n");
 }
 
 TEST(RenderBinding, ShowsWhatEachArHoldsAndOwes) {
   EXPECT_EQ(render_binding(moving_binding(), kNow),
             "prefix       2001:db8:8818:1::/64\n"
+            "kind         HNP (of the MN itself)\n"
             "mn           02:00:00:00:00:11\n"
             "state        moving\n"
             "home         ar1\n"
@@ -100,6 +108,11 @@ TEST(RenderBinding, ShowsWhatEachArHoldsAndOwes) {
             "ar1     1.41          redirects to ar2\n"
             "ar2     1.41          delivers, advertises at 2\n"
             "ar3     1.30          letting go, has not acknowledged 1.41 yet\n");
+}
+
+TEST(RenderBinding, SaysWhatIsAMobileNetwork) {
+  EXPECT_THAT(render_binding(mobile_network_binding(), kNow),
+              HasSubstr("kind         MNP (of the mobile network behind the MN)\n"));
 }
 
 TEST(RenderBinding, ShowsADetachedOneWithoutHolders) {

@@ -30,6 +30,14 @@ inline v1::Binding moving_binding() {
     updated_at { seconds: 1767323045 nanos: 600000000 })");
 }
 
+// Of the same node, which is a mobile router.
+inline v1::Binding mobile_network_binding() {
+  auto binding = moving_binding();
+  binding.set_prefix("2001:db8:8818:f00::/56");
+  binding.set_mobile_network(true);
+  return binding;
+}
+
 inline v1::Binding detached_binding() {
   return from_text<v1::Binding>(R"(
     prefix: "2001:db8:8818:2::/64" mn_id: "02:00:00:00:00:12" home_ar: "ar1"

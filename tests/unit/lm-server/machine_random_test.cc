@@ -49,8 +49,10 @@ class World {
     Speaker& speaker = any_speaker();
     if (dice < 60) {
       attach(speaker.name);
+      check_pools();
     } else if (dice < 68) {
       operate(speaker.name);
+      check_pools();
     } else if (dice < 80) {
       if (departures_) harness_.detach(speaker.name, mn_name(pick(kMobileNodes)));
     } else if (dice < 400) {
@@ -141,6 +143,11 @@ class World {
       const std::string n(1, ar.back());
       fixed.set_prefix("2001:db8:" + n + ":f" + mn.back() + "::/64");
       fixed.set_home_ar(ar);
+    }
+    if (departures_ && scope.has_mn_id() && pick(2) == 0) {
+      auto& network = *policy.add_mobile_network_prefixes();
+      network.set_prefix(std::string("2001:db8:") + ar.back() + ":e0" + mn.back() + "0::/60");
+      network.set_home_ar(ar);
     }
     const auto inherit = choice == 2 ? std::vector<std::string>{} : std::vector<std::string>{"prefix_type"};
     const auto status = harness_.set_policy(scope, policy, inherit).status;
@@ -331,6 +338,23 @@ class World {
     });
   }
 
+  // What is used of a pool is what bindings and profiles have of it, each once.
+  void check_pools() {
+    std::map<std::string, std::set<Ipv6Prefix>> used;
+    harness_.machine.visit_bindings(std::nullopt, [&](const v1::Binding& b) {
+      used[b.home_ar()].insert(*Ipv6Prefix::parse(b.prefix()));
+      return true;
+    });
+    for (const auto& entry : harness_.machine.policies()) {
+      for (const auto& fixed : fixed_prefixes(entry.policy())) used[fixed.home_ar].insert(fixed.prefix);
+    }
+    for (const auto& node : harness_.machine.nodes()) {
+      std::uint64_t count = 0;
+      for (const auto& prefix : used[node.info().name()]) count += prefix.count(64);
+      ASSERT_EQ(node.pool_used(), count) << node.info().name();
+    }
+  }
+
   // An AR is not told to let go for as long as another one tunnels to it.
   void check_target_stays(const v1::Binding& binding, const Speaker& speaker) {
     const auto it = speaker.forwarding.find(binding.prefix());
@@ -387,8 +411,11 @@ class World {
     EXPECT_FALSE(binding.has_relocate_at());
     EXPECT_FALSE(binding.released());
     EXPECT_EQ(binding.direct_uplink(), policy.direct_uplink());
-    const bool fixed = std::any_of(policy.fixed_prefixes().begin(), policy.fixed_prefixes().end(),
-                                   [&](const auto& f) { return f.prefix() == binding.prefix(); });
+    const auto named = fixed_prefixes(policy);
+    const auto it = std::find_if(named.begin(), named.end(),
+                                 [&](const auto& f) { return f.prefix.to_string() == binding.prefix(); });
+    const bool fixed = it != named.end();
+    EXPECT_EQ(binding.mobile_network(), fixed && it->mobile_network);
     EXPECT_EQ(binding.prefix_type(), fixed ? v1::PREFIX_TYPE_FIXED : policy.prefix_type());
     v1::Mode expected = policy.mode();
     if (fixed && expected == v1::MODE_NOMADIC) expected = v1::MODE_RELOCATE;

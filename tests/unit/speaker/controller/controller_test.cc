@@ -14,6 +14,7 @@ using ::testing::IsEmpty;
 using ::testing::Not;
 
 constexpr char kPrefix[] = "2001:db8:1000::/64";
+constexpr char kNetwork[] = "2001:db8:1000:f00::/56";
 constexpr char kMn[] = "02:00:00:00:00:11";
 
 Ipv6Prefix prefix(const std::string& text = kPrefix) { return *Ipv6Prefix::parse(text); }
@@ -326,6 +327,64 @@ TEST_F(ControllerTest, AllPrefixesOfAnMnGoIntoOneRaWithThatOfThisArFirst) {
   EXPECT_THAT(take(), Not(Contains(::testing::StartsWith("serve"))));
   record(attached("ar2", 20, 0, "2001:db8:2000::/64", "ar2"));
   EXPECT_THAT(take(), Contains("serve 02:00:00:00:00:11 eth2 2001:db8:2000::/64 2001:db8:1000::/64 deprecated"));
+}
+
+v1::Binding network_attached(const std::string& ar, std::uint64_t revision, std::uint32_t preference) {
+  auto binding = attached(ar, revision, preference, kNetwork);
+  binding.set_mobile_network(true);
+  return binding;
+}
+
+TEST_F(ControllerTest, AMobileNetworkIsRoutedToItsRouterAndNeverAdvertisedToIt) {
+  start("ar2");
+  snapshot({});
+  record(attached("ar2", 20, 1), /*more=*/true);
+  record(network_attached("ar2", 20, 1));
+  EXPECT_THAT(take(), ElementsAre("kernel 2001:db8:1000::/64 deliver eth2", "frr 2001:db8:1000::/64 1",
+                                  "ack DELIVERING 2001:db8:1000::/64", "kernel 2001:db8:1000:f00::/56 deliver eth2",
+                                  "frr 2001:db8:1000:f00::/56 1", "ack DELIVERING 2001:db8:1000:f00::/56",
+                                  "serve 02:00:00:00:00:11 eth2 2001:db8:1000::/64 deprecated"));
+  auto away = network_attached("ar3", 30, 2);
+  holder(away, "ar2")->set_delivers(true);
+  delivers(away, "ar3", 31);
+  record(away, /*more=*/true);
+  EXPECT_THAT(take(), ElementsAre("kernel 2001:db8:1000:f00::/56 redirect 2001:db8:a3::d",
+                                  "watch 2001:db8:1000:f00::/56 2001:db8:a3::1 102",
+                                  "ack REDIRECTING 2001:db8:1000:f00::/56 to ar3"));
+}
+
+TEST_F(ControllerTest, AMobileRouterWithoutAPrefixOfItsOwnGetsAnRaWithoutPrefixes) {
+  start("ar2");
+  snapshot({network_attached("ar2", 20, 0)});
+  EXPECT_THAT(take(), Contains("serve 02:00:00:00:00:11 eth2"));
+  // It is served: what it sends is no arrival.
+  access_.on_arrival(arrival());
+  EXPECT_THAT(lm_.attaches, IsEmpty());
+}
+
+TEST_F(ControllerTest, NoRaBeforeTheMobileNetworkIsDeliveredToo) {
+  start("ar2");
+  snapshot({});
+  record(attached("ar2", 20, 0), /*more=*/true);
+  forwarding_.failure = absl::UnavailableError("refused");
+  record(network_attached("ar2", 20, 0));
+  EXPECT_THAT(take(), Not(Contains(::testing::StartsWith("serve"))));
+  forwarding_.failure = absl::OkStatus();
+  forwarding_.on_programmed(prefix(kNetwork));
+  EXPECT_THAT(take(), Contains("serve 02:00:00:00:00:11 eth2 2001:db8:1000::/64 deprecated"));
+}
+
+// One that the MN's profile has lost answers unreachable at home for as long as the quarantine.
+TEST_F(ControllerTest, WhatHasEndedDoesNotSayWhereTheMnIsAttached) {
+  start("ar1");
+  auto ended = network_attached("ar1", 20, 0);
+  ended.set_prefix("2001:db8:1000::/56");
+  ended.set_attached_ar("");
+  ended.set_state(v1::BINDING_STATE_DETACHED);
+  ended.mutable_attachment()->set_interface("eth9");
+  snapshot({ended, attached("ar1", 30, 0, "2001:db8:1000:f00::/64")});
+  access_.on_arrival(arrival());
+  EXPECT_THAT(lm_.attaches, IsEmpty());
 }
 
 TEST_F(ControllerTest, RedirectsOnlyAfterTheTargetHasAcknowledged) {
