@@ -2,6 +2,8 @@
 
 #include <vector>
 
+#include "absl/strings/ascii.h"
+#include "common/alarm.h"
 #include "fmt/format.h"
 #include "google/protobuf/util/json_util.h"
 #include "kedgectl/format.h"
@@ -92,7 +94,7 @@ std::string describe_attachment(const v1::Binding& binding) {
 const Table& event_table() {
   static const Table table({{"ID", Align::kRight, 6},
                             {"AT", Align::kLeft, 24},
-                            {"EVENT", Align::kLeft, 17},
+                            {"EVENT", Align::kLeft, 18},
                             {"AR", Align::kLeft, 6},
                             {"PREFIX", Align::kLeft, 22},
                             {"GENERATION", Align::kLeft, 10},
@@ -222,9 +224,11 @@ std::string render_effective_policy(const v1::EffectivePolicy& effective) {
 std::string render_event_header() { return event_table().header_line(); }
 
 std::string render_event(const v1::Event& event) {
+  std::string name = short_name(event.type());
+  if (is_alarm(event.type())) absl::AsciiStrToUpper(&name);
   const auto& time = event.has_at() ? event.at() : event.recorded_at();
   return event_table().line({std::to_string(event.id()), format_time(from_proto(time), TimePrecision::kMilliseconds),
-                             short_name(event.type()), event.ar(), event.prefix(),
+                             name, event.ar(), event.prefix(),
                              format_generation(event.generation()), event.mn_id(), event.detail()});
 }
 

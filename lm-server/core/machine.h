@@ -151,6 +151,9 @@ class Machine {
     std::deque<SystemTime> moves;
     // It flaps: no relocation before then. Durable as the bindings' relocate_at.
     std::optional<SystemTime> quiet_at;
+    // When it was last told that it is at two ARs at once, and what has been seen of that since; not durable.
+    std::optional<SystemTime> alarmed_at;
+    std::uint64_t untold = 0;
   };
   struct NodeState {
     explicit NodeState(const AccessRouter& ar) : info(ar.info), pool(ar.pools) {}
@@ -192,6 +195,8 @@ class Machine {
   // Takes `fresh` from the pool.
   Assignment assign(const std::string& mn_id, const std::string& ar, const Rules& rules, SystemTime now);
   void count_move(Transaction& tx, MobileNode& mn, const v1::AttachRequest& request, const Rules& rules);
+  // Before the bindings go along. At most once a minute for an MN.
+  void tell_two_access_routers(Transaction& tx, MobileNode& mn, const v1::AttachRequest& request) const;
   static void tell_exhausted(Output& output, NodeState& at, const std::string& mn_id, SystemTime now);
 
   void bring_along(Transaction& tx, MobileNode& mn, const v1::AttachRequest& request, SystemTime heard,

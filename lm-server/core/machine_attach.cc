@@ -3,6 +3,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/link_layer_address.h"
+#include "google/protobuf/util/time_util.h"
 #include "lm-server/core/machine_transaction.h"
 
 namespace kedge::lm {
@@ -11,6 +12,8 @@ namespace {
 using std::chrono::nanoseconds;
 
 constexpr std::size_t kLongestInterfaceName = 15;
+// Between two alarms of one kind for one MN.
+constexpr std::chrono::minutes kAlarmInterval{1};
 constexpr std::int64_t kOldestAgeSeconds = 366LL * 24 * 3600;
 
 absl::StatusOr<nanoseconds> parse_age(const google::protobuf::Duration& age) {
@@ -301,6 +304,7 @@ Output Machine::attach(const v1::AttachRequest& request, SystemTime now) {
   if (mn.prefixes.empty()) mn.sequences[request.ar()] = {request.incarnation(), request.sequence()};
   mn.heard = heard;
   if (!mn.prefixes.empty()) count_move(tx, mn, request, rules);
+  tell_two_access_routers(tx, mn, request);
   bring_along(tx, mn, request, heard, rules, assignment);
   return tx.finish();
 }
@@ -347,6 +351,34 @@ void Machine::count_move(Transaction& tx, MobileNode& mn, const v1::AttachReques
   *event.mutable_at() = to_proto(tx.now);
   event.set_detail(absl::StrCat(settings_.flap_moves, " moves; stays in redirection until it has not moved for ",
                                 std::chrono::duration_cast<std::chrono::seconds>(settings_.flap_window).count(), " s"));
+}
+
+void Machine::tell_two_access_routers(Transaction& tx, MobileNode& mn, const v1::AttachRequest& request) const {
+  // RFC 4861, 6.3.7: a host solicits when it "re-attaches to a link after being detached for some time". It has really
+  // come, also where the access router's carrier does not show it: behind a switch or an access point.
+  if (!request.link_unchanged() || request.trigger() == v1::TRIGGER_ROUTER_SOLICITATION) return;
+  const auto other = std::find_if(mn.prefixes.begin(), mn.prefixes.end(), [&](const Ipv6Prefix& prefix) {
+    const auto& binding = bindings_.at(prefix).binding;
+    return !is_detached(binding) && binding.attached_ar() != request.ar();
+  });
+  if (other == mn.prefixes.end()) return;
+  if (mn.alarmed_at && tx.now < *mn.alarmed_at + kAlarmInterval) {
+    ++mn.untold;
+    return;
+  }
+  const auto& elsewhere = bindings_.at(*other).binding;
+  auto since = elsewhere.arrived_at();
+  since.set_nanos(0);
+  const auto untold = std::exchange(mn.untold, 0);
+  mn.alarmed_at = tx.now;
+  auto& event = tx.output.events.emplace_back();
+  event.set_type(v1::EVENT_TYPE_TWO_ACCESS_ROUTERS);
+  event.set_mn_id(request.mn_id());
+  event.set_ar(request.ar());
+  *event.mutable_at() = to_proto(tx.now);
+  event.set_detail(absl::StrCat("still at ", elsewhere.attached_ar(), ", since ",
+                                google::protobuf::util::TimeUtil::ToString(since),
+                                untold > 0 ? absl::StrCat("; ", untold, " more times since the last alarm") : ""));
 }
 
 void Machine::tell_exhausted(Output& output, NodeState& at, const std::string& mn_id, SystemTime now) {

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "boost/asio/post.hpp"
+#include "common/alarm.h"
 #include "common/log.h"
 
 namespace kedge::lm {
@@ -21,7 +22,7 @@ void log_event(const v1::Event& event) {
   std::string name = v1::EventType_Name(event.type());
   name.erase(0, sizeof("EVENT_TYPE_") - 1);
   std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::tolower(c); });
-  log_info(name, "prefix", event.prefix(), "mn", event.mn_id(), "ar", event.ar(), "generation",
+  log(is_alarm(event.type()) ? LogLevel::kWarning : LogLevel::kInfo, name, "prefix", event.prefix(), "mn", event.mn_id(), "ar", event.ar(), "generation",
            event.generation().revision(), "detail", event.detail());
 }
 
@@ -42,6 +43,8 @@ Engine::Engine(boost::asio::io_context& io, Settings settings, Store& store, Met
       store_failures_(metrics.counter("kedge_lm_store_failures_total", "Commits that the store could not write")),
       flaps_(metrics.counter("kedge_lm_flaps_total", "Mobile nodes that began to move too often to be relocated")),
       pools_exhausted_(metrics.counter("kedge_lm_pools_exhausted_total", "Times that a pool ran out of prefixes")),
+      two_access_routers_(metrics.counter("kedge_lm_two_access_routers_total",
+                                          "Alarms that one MN-ID was at two access routers at once")),
       prefixes_released_(metrics.counter("kedge_lm_prefixes_released_total", "Prefixes that have ended")),
       bindings_(metrics.gauge("kedge_lm_bindings", "Bindings")),
       moving_(metrics.gauge("kedge_lm_bindings_moving", "Bindings that are moving")),
@@ -201,6 +204,7 @@ void Engine::release_what_is_done() {
 void Engine::count(const v1::Event& event) {
   if (event.type() == v1::EVENT_TYPE_FLAPPING) flaps_.Increment();
   if (event.type() == v1::EVENT_TYPE_POOL_EXHAUSTED) pools_exhausted_.Increment();
+  if (event.type() == v1::EVENT_TYPE_TWO_ACCESS_ROUTERS) two_access_routers_.Increment();
   if (event.type() == v1::EVENT_TYPE_PREFIX_RELEASED) prefixes_released_.Increment();
 }
 

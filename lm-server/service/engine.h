@@ -108,6 +108,7 @@ class Engine {
   prometheus::Counter& store_failures_;
   prometheus::Counter& flaps_;
   prometheus::Counter& pools_exhausted_;
+  prometheus::Counter& two_access_routers_;
   prometheus::Counter& prefixes_released_;
   prometheus::Gauge& bindings_;
   prometheus::Gauge& moving_;

@@ -471,6 +471,7 @@ void PacketAccessPlane::on_frame(std::size_t index, std::span<const std::uint8_t
                         .link_local_seen = verdict.link_local_seen,
                         .interface = port.name,
                         .trigger = heard.trigger,
+                        .link_unchanged = verdict.link_unchanged,
                         .heard_at = at,
                         .heard_at_steady = heard.at};
   log_debug("mn_heard", "mn", mn, "interface", port.name, "trigger", v1::Trigger_Name(heard.trigger), "link_local",

@@ -31,6 +31,8 @@ struct Arrival {
   bool link_local_seen = false;
   std::string interface;
   v1::Trigger trigger = v1::TRIGGER_UNSPECIFIED;
+  // It was moved away while it was served here, and its link has not changed since.
+  bool link_unchanged = false;
   SystemTime heard_at;
   SteadyTime heard_at_steady;
 };

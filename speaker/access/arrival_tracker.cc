@@ -37,6 +37,7 @@ ArrivalTracker::Verdict ArrivalTracker::heard(const Frame& frame) {
   verdict.served = entry.kind == Kind::kServed;
   verdict.link_local = entry.seen_link_local.value_or(eui64_link_local(frame.station.link_layer_address));
   verdict.link_local_seen = entry.seen_link_local.has_value();
+  verdict.link_unchanged = entry.link_unchanged;
   verdict.report = tells_of_arrival(frame, entry);
   if (verdict.report) {
     entry.reported_at = frame.at;
@@ -72,9 +73,7 @@ void ArrivalTracker::serve(const Station& station, const Ipv6Address& link_local
   for (const Station& other : stations_of(station.link_layer_address)) {
     const auto found = entries_.find(other);
     if (other == station || found == entries_.end() || found->second.kind != Kind::kServed) continue;
-    found->second.guarded_until = now + config_.overlap_guard;
-    found->second.moved_away = true;
-    set_kind(other, found->second, Kind::kHeldBack);
+    hold_back(other, found->second, now);
   }
   Entry& entry = entry_of(station);
   if (entry.kind != Kind::kServed || entry.served_link_local != link_local) {
@@ -83,8 +82,24 @@ void ArrivalTracker::serve(const Station& station, const Ipv6Address& link_local
   }
   entry.guarded_until.reset();
   entry.moved_away = false;
+  entry.link_unchanged = false;
   entry.refused_until.reset();
   set_kind(station, entry, Kind::kServed);
+}
+
+void ArrivalTracker::hold_back(const Station& station, Entry& entry, SteadyTime now) {
+  entry.guarded_until = now + config_.overlap_guard;
+  entry.moved_away = true;
+  if (entry.kind == Kind::kServed) entry.link_unchanged = true;
+  set_kind(station, entry, Kind::kHeldBack);
+}
+
+void ArrivalTracker::forget_past(Entry& entry) {
+  entry.guarded_until.reset();
+  entry.moved_away = false;
+  entry.link_unchanged = false;
+  entry.refused_until.reset();
+  entry.reported_at.reset();
 }
 
 std::vector<Station> ArrivalTracker::release(const LinkLayerAddress& mn, std::size_t ports, SteadyTime now) {
@@ -98,10 +113,8 @@ std::vector<Station> ArrivalTracker::release(const LinkLayerAddress& mn, std::si
   for (const Station& station : stations) {
     const auto found = entries_.find(station);
     if (found == entries_.end()) continue;  // forgotten for the sake of the ones before
-    found->second.guarded_until = now + config_.overlap_guard;
-    found->second.moved_away = true;
     found->second.reported_at.reset();
-    set_kind(station, found->second, Kind::kHeldBack);
+    hold_back(station, found->second, now);
   }
   return stations;
 }
@@ -111,6 +124,7 @@ void ArrivalTracker::depart(const Station& station) {
   if (found == entries_.end()) return;
   found->second.reported_at.reset();
   found->second.moved_away = false;
+  found->second.link_unchanged = false;
   set_kind(station, found->second, Kind::kUnknown);
 }
 
@@ -132,10 +146,7 @@ std::vector<Station> ArrivalTracker::refuse(const LinkLayerAddress& mn, std::chr
 void ArrivalTracker::link_changed(std::size_t port) {
   for (auto& [station, entry] : entries_) {
     if (station.port != port) continue;
-    entry.guarded_until.reset();
-    entry.moved_away = false;
-    entry.refused_until.reset();
-    entry.reported_at.reset();
+    forget_past(entry);
     set_kind(station, entry, Kind::kUnknown);
   }
   std::list<Station>& unknown = list_of(Kind::kUnknown);
@@ -149,10 +160,7 @@ std::vector<Station> ArrivalTracker::end_guards(std::size_t port) {
   std::vector<Station> freed;
   for (auto& [station, entry] : entries_) {
     if (station.port != port || entry.kind == Kind::kServed) continue;
-    entry.guarded_until.reset();
-    entry.moved_away = false;
-    entry.refused_until.reset();
-    entry.reported_at.reset();
+    forget_past(entry);
     freed.push_back(station);
   }
   return freed;

@@ -59,6 +59,8 @@ class ArrivalTracker {
     bool served = false;
     Ipv6Address link_local;
     bool link_local_seen = false;
+    // It was moved away while it was served here, and its link has not changed since.
+    bool link_unchanged = false;
     // Until then further data frames of the station tell nothing new and need not be heard.
     std::optional<SteadyTime> data_unneeded_until;
   };
@@ -105,12 +107,17 @@ class ArrivalTracker {
     std::optional<SteadyTime> guarded_until;
     // It was moved away from here, and the link has not changed since.
     bool moved_away = false;
+    // Moreover, it was served here until then: since when the link has been the same is known.
+    bool link_unchanged = false;
     std::optional<SteadyTime> refused_until;
     int refused_rank = 0;
   };
 
   Entry& entry_of(const Station& station);
   void set_kind(const Station& station, Entry& entry, Kind kind);
+  void hold_back(const Station& station, Entry& entry, SteadyTime now);
+  // What happened before does not count any more.
+  static void forget_past(Entry& entry);
   std::list<Station>& list_of(Kind kind) { return lists_[static_cast<std::size_t>(kind)]; }
   bool tells_of_arrival(const Frame& frame, const Entry& entry) const;
   std::vector<Station> stations_of(const LinkLayerAddress& mn) const;

@@ -595,10 +595,12 @@ void Controller::start_attach(const Arrival& arrival) {
   } else if (arrival.link_local_seen || pending.arrival.interface != arrival.interface ||
              arrival.trigger == v1::TRIGGER_ROUTER_SOLICITATION) {
     const auto heard_at = pending.arrival.heard_at;
+    const bool link_unchanged = pending.arrival.link_unchanged && arrival.link_unchanged;
     pending.changed = pending.changed || pending.arrival.interface != arrival.interface ||
                       pending.arrival.link_local != arrival.link_local;
     pending.arrival = arrival;
     pending.arrival.heard_at = heard_at;
+    pending.arrival.link_unchanged = link_unchanged;
   }
   if (!pending.in_flight) send_attach(arrival.link_layer_address);
 }
@@ -618,6 +620,7 @@ void Controller::send_attach(const LinkLayerAddress& mn) {
   const auto age = std::max(std::chrono::steady_clock::now() - last_heard, std::chrono::steady_clock::duration::zero());
   *request.mutable_age() = to_proto(std::chrono::duration_cast<std::chrono::nanoseconds>(age));
   *request.mutable_heard_at() = to_proto(arrival.heard_at);
+  request.set_link_unchanged(arrival.link_unchanged);
   request.set_incarnation(config_.incarnation);
   request.set_sequence(++sequence_);
   pending.in_flight = true;

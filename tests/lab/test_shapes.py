@@ -13,6 +13,9 @@ from audit import audit
 # Milliseconds with both links: far more than an access router and the LM take, far less than BGP does.
 OVERLAP = 50
 COMMITTED, SETTLED, DETACHED = "EVENT_TYPE_ATTACH_COMMITTED", "EVENT_TYPE_SETTLED", "EVENT_TYPE_DETACHED"
+TWO_ACCESS_ROUTERS = "EVENT_TYPE_TWO_ACCESS_ROUTERS"
+# Of all access ports.
+ROUTER_ADDRESS = "02:00:5e:00:88:18"
 
 
 @pytest.fixture(name="lab", scope="module")
@@ -94,6 +97,15 @@ def fixture_at_home(lab, mn1, mn2):
             mobile.go(mobile.home, "--gap", "0")
         mobile.wait_settled(mobile.home)
     audit(lab)
+
+
+@pytest.fixture(name="alarms", autouse=True)
+def fixture_alarms(events, at_home):
+    """No shape of movement is an alarm, but those whose (mobile node, access router) a test puts in here."""
+    since = events.count()
+    expected = []
+    yield expected
+    assert [(e["mn_id"], e["ar"]) for e in events.all()[since:] if e["type"] == TWO_ACCESS_ROUTERS] == expected
 
 
 @contextlib.contextmanager
@@ -242,8 +254,12 @@ def test_detach_without_attach_is_answered_as_unreachable_and_a_return_serves_ag
         assert (report["a_to_b"]["lost"], report["b_to_a"]["lost"]) == (0, 0)
 
 
-def test_the_same_mn_id_at_two_access_routers_belongs_to_the_newest(lab, events, mn1, mn2, capsys, request):
-    """Another node with mn1's MAC address comes up at ar3 while mn1 is at ar1: a clone, or a node that left without a trace."""
+def wait_alarm(events, mn_id, ar, since):
+    return events.wait(f"{mn_id} at two access routers", lambda e: e["type"] == TWO_ACCESS_ROUTERS and (e["mn_id"], e["ar"]) == (mn_id, ar), since=since)
+
+
+def test_the_same_mn_id_at_two_access_routers_belongs_to_the_newest(lab, events, mn1, mn2, alarms, capsys, request):
+    """Another node with mn1's MAC address comes up at ar3 while mn1 is at ar1, and both go on: a clone."""
     identity = lab.output("mn1", "cat", "/sys/class/net/br0/address").strip()
     own = lab.output("mn2", "cat", "/sys/class/net/br0/address").strip()
     since = events.count()
@@ -251,21 +267,68 @@ def test_the_same_mn_id_at_two_access_routers_belongs_to_the_newest(lab, events,
     lab.run("mn2", "ip", "link", "set", "eth2", "down")
     events.wait("mn2 detached", lambda e: e["type"] == DETACHED and e.get("prefix") == mn2.prefix, since=since)
     lab.run("mn2", "ip", "link", "set", "br0", "address", identity)
+    # Until told otherwise mn1 says nothing, also not by itself. Its link stays up.
+    lab.run("mn1", "nft", "add table netdev quiet; add chain netdev quiet out { type filter hook egress device eth1 priority 0; policy drop; }")
     try:
         mn2.go("ar3", "--gap", "0", "--wait", "2000")
         mn1.wait_attached("ar3", since)
         mn1.wait_settled("ar3")
         audit(lab)
         assert lab.bgp_best("core", mn1.prefix) == ("2001:db8:a3::1", 101)
-        # mn1 speaks again, as a node that comes to a link does: now it is the newest.
+        assert not any(e["type"] == TWO_ACCESS_ROUTERS for e in events.all()[since:]), "so far it may have left without a trace"
+        # mn1 goes on sending, on the link that it has had all the time: now it is the newest, and there are two.
+        since = events.count()
+        lab.run("mn1", "nft", "delete table netdev quiet")
+        speaking = lab.start("mn1", "ping", "-6", "-i", "0.2", "-I", mn1.address, scenarios.CN_ADDRESS)
+        try:
+            alarm = wait_alarm(events, identity, "ar1", since)
+        finally:
+            scenarios.stop_process(speaking)
+        assert alarm["detail"].startswith("still at ar3, since 20")
+        mn1.wait_settled("ar1")
+        # The other one again, within a minute: it wins, and is not told once more.
+        since = events.count()
+        speaking = lab.start("mn2", "ping", "-6", "-i", "0.2", "-I", mn1.address, scenarios.CN_ADDRESS)
+        try:
+            mn1.wait_attached("ar3", since)
+        finally:
+            scenarios.stop_process(speaking)
+        mn1.wait_settled("ar3")
+        # mn1's link comes anew, as that of a node that comes to it.
         mn1.go("ar1", "--gap", "0")
         mn1.wait_settled("ar1")
         audit(lab)
     finally:
+        lab.run("mn1", "nft", "delete table netdev quiet", check=False)
         lab.run("mn2", "ip", "link", "set", "eth3", "down")
         lab.run("mn2", "ip", "link", "set", "br0", "address", own)
+    alarms.append((identity, "ar1"))
     with capsys.disabled():
-        print(f"\n{request.node.name}: newest won, twice")
+        print(f"\n{request.node.name}: the newest won each time; {alarm['detail']}")
+
+
+def test_a_node_that_uses_its_old_link_again_while_it_keeps_both_is_an_alarm(lab, events, mn2, alarms):
+    mn_id = lab.binding(mn2.prefix)["mn_id"]
+    since = events.count()
+    moving = lab.start("mn2", "move", "ar3", "--overlap", "8000")
+    mn2.wait_attached("ar3", since)
+    mn2.wait_settled("ar3")
+    # As a host would that has two interfaces: what it sends to its router leaves by the port to ar2.
+    since = events.count()
+    lab.run("mn2", "bridge", "fdb", "replace", ROUTER_ADDRESS, "dev", "eth2", "master", "static", "sticky")
+    speaking = lab.start("mn2", "ping", "-6", "-i", "0.2", "-I", mn2.address, scenarios.CN_ADDRESS)
+    try:
+        alarm = wait_alarm(events, mn_id, "ar2", since)
+        assert moving.poll() is None, "the old link had gone already"
+        lab.run("mn2", "bridge", "fdb", "del", ROUTER_ADDRESS, "dev", "eth2", "master")
+        assert moving.wait(timeout=30) == 0
+        # The old link has gone, and what it sends arrives at ar3 again.
+        mn2.wait_settled("ar3")
+    finally:
+        scenarios.stop_process(speaking)
+    assert alarm["detail"].startswith("still at ar3, since 20")
+    audit(lab)
+    alarms.append((mn_id, "ar2"))
 
 
 def test_return_home_leaves_no_host_of_the_prefix_but_home(lab, mn1, tmp_path, capsys, request):

@@ -554,6 +554,42 @@ TEST_F(AccessPlaneTest, FramesCountAgainWhenTheGuardHasRunOut) {
   }));
 }
 
+TEST_F(AccessPlaneTest, TheSameMnOnTwoPortsIsServedOnTheNewest) {
+  config_.interfaces = {"acc0", "acc1"};
+  config_.overlap_guard = milliseconds(200);
+  make_link("acc1", "port1");
+  use_fake_mn();
+  link_up("port1");
+  const Wire first(*mn_, "port0");
+  const Wire second(*mn_, "port1");
+  serve_with_ = {prefix("2001:db8:1:1::/64")};
+  const auto heard_on = [&](const std::string& interface) {
+    return until([&] { return !arrivals_.empty() && arrivals_.back().interface == interface; });
+  };
+  const auto advertised = [](const Wire& wire) {
+    for (const auto& frame : wire.received()) {
+      const auto packet = parse_icmpv6_frame(frame);
+      if (packet.ok() && packet->type() == Icmpv6Type::kRouterAdvertisement && !(frame[0] & 1U)) return true;
+    }
+    return false;
+  };
+  first.send(solicitation(kMnMac));
+  ASSERT_TRUE(heard_on("acc0"));
+  EXPECT_FALSE(arrivals_.back().link_unchanged);
+  second.send(data(kMnMac));
+  ASSERT_TRUE(heard_on("acc1"));
+  EXPECT_TRUE(advertised(second));
+  first.received();
+  // Now it really uses the first port again, whose link has not changed.
+  EXPECT_TRUE(until([&] {
+    first.send(data(kMnMac));
+    return arrivals_.back().interface == "acc0";
+  }));
+  EXPECT_TRUE(arrivals_.back().link_unchanged);
+  EXPECT_TRUE(advertised(first));
+  EXPECT_TRUE(departures_.empty());
+}
+
 TEST_F(AccessPlaneTest, ARefusedStationIsNotReportedForItsDataButForASolicitation) {
   use_fake_mn();
   const Wire wire(*mn_, "port0");

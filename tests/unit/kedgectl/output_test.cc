@@ -125,10 +125,16 @@ TEST(RenderBinding, ShowsADetachedOneWithoutHolders) {
 
 TEST(RenderEvent, AlignsUnderItsHeader) {
   EXPECT_EQ(render_event_header() + render_event(settled_event()),
-            "    ID  AT                        EVENT              AR      PREFIX                  GENERATION  MN"
+            "    ID  AT                        EVENT               AR      PREFIX                  GENERATION  MN"
             "                 DETAIL\n"
-            "  4711  2026-01-02T03:04:05.678Z  settled            ar2     2001:db8:8818:1::/64    1.41        "
+            "  4711  2026-01-02T03:04:05.678Z  settled             ar2     2001:db8:8818:1::/64    1.41        "
             "02:00:00:00:00:11  after 1.2 s\n");
+}
+
+TEST(RenderEvent, AnAlarmStandsInCapitalLetters) {
+  auto event = settled_event();
+  event.set_type(v1::EVENT_TYPE_TWO_ACCESS_ROUTERS);
+  EXPECT_THAT(render_event(event), HasSubstr("  TWO_ACCESS_ROUTERS  ar2 "));
 }
 
 TEST(RenderEvent, TakesTheTimeOfRecordingWhenThereIsNoOther) {

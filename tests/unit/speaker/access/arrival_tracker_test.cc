@@ -113,6 +113,44 @@ TEST_F(ArrivalTrackerTest, WhatGoesToAGroupBringsNobodyBackOnALinkThatStayedUp) 
   EXPECT_TRUE(to_group(7000, kNd)) << "the link came up";
 }
 
+TEST_F(ArrivalTrackerTest, SaysThatAnMnThatWasMovedAwayIsStillOnTheSameLink) {
+  EXPECT_FALSE(hear(0, kData).link_unchanged);
+  serve(1, guess_);
+  EXPECT_FALSE(hear(200, kRs).link_unchanged);
+  tracker_.release(mn_, 2, at(1000));
+  EXPECT_TRUE(hear(4000, kData).link_unchanged);
+  EXPECT_TRUE(hear(5000, kRs).link_unchanged) << "until it is served here again";
+  serve(5001, guess_);
+  EXPECT_FALSE(hear(6000, kRs).link_unchanged);
+}
+
+TEST_F(ArrivalTrackerTest, ALinkThatWentDownOrCameUpIsNotTheSame) {
+  for (const bool up : {false, true}) {
+    serve(0, guess_);
+    tracker_.release(mn_, 2, at(1));
+    if (up) {
+      tracker_.end_guards(0);
+    } else {
+      tracker_.link_changed(0);
+    }
+    EXPECT_FALSE(hear(4000, kData).link_unchanged);
+  }
+}
+
+TEST_F(ArrivalTrackerTest, AnMnThatHasDepartedComesAnew) {
+  serve(0, guess_);
+  tracker_.release(mn_, 2, at(1));
+  tracker_.depart({0, mn_});
+  EXPECT_FALSE(hear(4000, kData).link_unchanged);
+}
+
+TEST_F(ArrivalTrackerTest, OfALinkThatWasNotWatchedNothingIsSaid) {
+  // A restarted speaker learns from the LM that the MN has moved away.
+  tracker_.release(mn_, 2, at(0));
+  EXPECT_TRUE(reports(4000, kData));
+  EXPECT_FALSE(hear(5000, kData).link_unchanged);
+}
+
 TEST_F(ArrivalTrackerTest, AnMnThatIsElsewhereIsHeldBackAlsoWhereItWasNeverHeard) {
   EXPECT_EQ(tracker_.release(mn_, 2, at(0)).size(), 2U);
   EXPECT_FALSE(reports(1, kRs));

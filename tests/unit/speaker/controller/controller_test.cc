@@ -579,6 +579,42 @@ TEST_F(ControllerTest, AnAttachThatWaitsIsReplayedWithItsAgeWhenTheLmIsBack) {
   EXPECT_EQ(lm_.attaches[1].trigger(), v1::TRIGGER_REPLAY);
 }
 
+TEST_F(ControllerTest, TellsTheLmThatTheMnIsStillOnTheLinkThatItWasMovedAwayFrom) {
+  start("ar2");
+  snapshot({});
+  auto back = arrival(v1::TRIGGER_DATA_FRAME);
+  access_.on_arrival(back);
+  EXPECT_FALSE(lm_.attaches[0].link_unchanged());
+  lm_.attach_done[0](absl::OkStatus());
+  back.link_unchanged = true;
+  access_.on_arrival(back);
+  EXPECT_TRUE(lm_.attaches[1].link_unchanged());
+  // The link changes while the LM is away.
+  lm_.attach_done[1](absl::UnavailableError("LM away"));
+  access_.on_arrival(arrival());
+  ASSERT_EQ(lm_.attaches.size(), 3U);
+  EXPECT_FALSE(lm_.attaches[2].link_unchanged());
+}
+
+TEST_F(ControllerTest, AnMnThatChangesThePortIsAttachedAndDeliveredAtTheNewOne) {
+  start("ar1");
+  auto binding = attached("ar1", 20, 0);
+  snapshot({binding});
+  take();
+  auto on_other_port = arrival(v1::TRIGGER_DATA_FRAME);
+  on_other_port.interface = "eth3";
+  access_.on_arrival(on_other_port);
+  ASSERT_EQ(lm_.attaches.size(), 1U);
+  EXPECT_EQ(lm_.attaches[0].attachment().interface(), "eth3");
+  lm_.attach_done[0](absl::OkStatus());
+  take();
+  binding = attached("ar1", 21, 0);
+  binding.mutable_attachment()->set_interface("eth3");
+  record(binding);
+  EXPECT_THAT(take(), ElementsAre("kernel 2001:db8:1000::/64 deliver eth3", "ack DELIVERING 2001:db8:1000::/64",
+                                  "serve 02:00:00:00:00:11 eth3 2001:db8:1000::/64"));
+}
+
 TEST_F(ControllerTest, ARefusedMnIsLeftAlone) {
   start("ar2");
   snapshot({});
