@@ -104,6 +104,8 @@ class Controller {
                 std::uint32_t level = 0, std::optional<SystemTime> at = {});
   void set_level(const Ipv6Prefix& prefix, Entry& entry, std::uint32_t level);
   std::optional<Route> route_of(const Entry& entry) const;
+  // By the record's attachment.
+  std::optional<Route> to_mn_route(const Entry& entry, Route::Kind kind) const;
   // Uplink SID of the AR through which the MN's packets leave; nullopt: directly.
   std::optional<Ipv6Address> uplink_segment_of(const Entry& entry) const;
   bool releasing(const Entry& entry) const;
@@ -113,6 +115,8 @@ class Controller {
   // Serves or releases an MN on the access link, from the records that it has here.
   void refresh_mn(const std::string& mn_id);
   bool attached_here(const std::string& mn_id) const;
+  // Where the MN is on its link; nullptr when it is not attached here.
+  const v1::Attachment* attachment_of(const std::string& mn_id) const;
 
   void start_attach(const Arrival& arrival);
   void send_attach(const LinkLayerAddress& mn);

@@ -53,7 +53,13 @@ Desired desired(const v1::Binding& binding, const std::string& self) {
       }
       return result;
     }
-    if (binding.home_ar() == self) result.forwarding.kind = Forwarding::Kind::kUnreachable;
+    if (binding.home_ar() == self) {
+      result.forwarding.kind = Forwarding::Kind::kUnreachable;
+    } else if (binding.released()) {
+      // RFC 8818, 4.1: "the IP address (IP1) configured at the previously visited network is not valid at the current
+      // attachment point".
+      result.forwarding.kind = Forwarding::Kind::kRefuse;
+    }
     return result;
   }
 

@@ -23,6 +23,9 @@ struct Forwarding {
     kRedirect,
     // ICMPv6 destination unreachable to the sender.
     kUnreachable,
+    // The prefix has ended while its MN is here: ICMPv6 destination unreachable to the MN for what it still sends from
+    // it.
+    kRefuse,
   };
   Kind kind = Kind::kNone;
   std::string redirect_to;

@@ -94,6 +94,17 @@ TEST(DesiredTest, AfterADetachmentOnlyTheHomeArAnswers) {
   EXPECT_EQ(desired(binding, "ar2"), Desired{});
 }
 
+TEST(DesiredTest, WhereTheNodeOfAnEndedPrefixIsItIsRefused) {
+  auto binding = moving_to_ar2();
+  binding.set_attached_ar("");
+  binding.set_state(v1::BINDING_STATE_DETACHED);
+  binding.set_released(true);
+  EXPECT_EQ(desired(binding, "ar1").forwarding.kind, Forwarding::Kind::kUnreachable);
+  EXPECT_EQ(desired(binding, "ar2").forwarding.kind, Forwarding::Kind::kRefuse);
+  binding.mutable_holders(1)->set_releasing(true);
+  EXPECT_EQ(desired(binding, "ar2"), Desired{});
+}
+
 TEST(DesiredTest, TheUplinkOfARedirectedPrefixLeavesThroughItsHome) {
   auto binding = moving_to_ar2();
   binding.set_mode(v1::MODE_REDIRECT);
