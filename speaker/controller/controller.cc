@@ -302,6 +302,7 @@ std::optional<Route> Controller::route_of(const Entry& entry) const {
       // An old anchor that shall keep what it has may refuse: the LM does not tell the two apart.
       if (!entry.record.attached_ar().empty() && entry.programmed) return entry.programmed;
       route.kind = Route::Kind::kUnreachable;
+      route.ended = entry.desired.forwarding.ended;
       return route;
     case Forwarding::Kind::kRefuse:
       return to_mn_route(entry, Route::Kind::kRefuse);

@@ -32,6 +32,8 @@ struct Forwarding {
   // kDeliver: the AR through whose reverse tunnel leaves what the MN sends from the prefix; empty: by this AR's own
   // routes.
   std::string uplink_through;
+  // kUnreachable: for good. Senders shall give up rather than wait for the MN to come back.
+  bool ended = false;
 
   bool operator==(const Forwarding&) const = default;
 };

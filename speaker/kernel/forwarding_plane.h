@@ -34,6 +34,8 @@ struct Route {
   std::optional<Ipv6Address> uplink_segment;
   // kRedirect: deliver SID of the target AR.
   Ipv6Address segment;
+  // kUnreachable: for good, as an error that applications do not wait out (RFC 4443, 3.1, code 1 instead of 0).
+  bool ended = false;
 
   bool operator==(const Route&) const = default;
 };

@@ -273,6 +273,7 @@ std::optional<Route> KernelForwardingPlane::held(const Ipv6Prefix& prefix) const
   const Held& held = found->second;
   Route route;
   route.kind = held.mobile.value_or(Kind::kRefuse);
+  route.ended = held.ended;
   if (uses_access(route)) {
     if (!held.neighbour || held.neighbour->interface.empty()) return std::nullopt;
     route.interface = held.neighbour->interface;
@@ -460,6 +461,7 @@ KernelForwardingPlane::Operation KernelForwardingPlane::mobile_step(const Ipv6Pr
                                                                     const std::optional<Route>& route) {
   auto mobile = route_template(KernelKind::kUnreachable, config_.mobile_table, prefix);
   if (!route || route->kind == Kind::kRefuse) return {prefix, Step::kMobileOff, encode_delete(mobile)};
+  if (route->ended) mobile.kind = KernelKind::kProhibit;
   if (route->kind != Kind::kUnreachable) {
     const bool deliver = route->kind == Kind::kDeliver;
     mobile.kind = KernelKind::kVia;
@@ -540,11 +542,13 @@ void KernelForwardingPlane::record(const Operation& operation) {
       return;
     case Step::kMobileOff:
       held.mobile.reset();
+      held.ended = false;
       if (!held.answers) hold_neighbour(held, std::nullopt);
       return;
     case Step::kMobile: {
       const auto& route = desired_.at(operation.prefix);
       held.mobile = route.kind;
+      held.ended = route.ended;
       return hold_neighbour(held, route.kind == Kind::kDeliver
                                       ? std::optional<NeighbourKey>({route.interface, route.link_local})
                                       : std::nullopt);
@@ -642,6 +646,7 @@ absl::Status KernelForwardingPlane::audit() {
     auto& held = found[route.destination];
     if (route.kind != KernelKind::kVia) {
       held.mobile = Kind::kUnreachable;
+      held.ended = route.kind == KernelKind::kProhibit;
     } else if (route.interface == pair_index_) {
       held.mobile = Kind::kRedirect;
     } else {
@@ -697,7 +702,7 @@ bool KernelForwardingPlane::matches(const Held& held, const Route& route) const 
     case Kind::kRedirect:
       return held.segment == route.segment;
     case Kind::kUnreachable:
-      return true;
+      return held.ended == route.ended;
     case Kind::kRefuse:
       break;
   }

@@ -18,8 +18,8 @@ def _routes(lab, ar, table):
 
 
 def _mobile(route):
-    if route.get("type") == "unreachable":
-        return "unreachable"
+    if route.get("type") in ("unreachable", "prohibit"):
+        return route["type"]
     return f"via {route.get('gateway', '-')} dev {route['dev']}"
 
 
@@ -79,7 +79,7 @@ def _expected(bindings, nodes):
     for binding in bindings:
         prefix, home, attached = binding["prefix"], binding["home_ar"], binding["attached_ar"]
         if not attached:
-            kernel[home]["mobile"][prefix] = "unreachable"
+            kernel[home]["mobile"][prefix] = "prohibit" if binding.get("released") else "unreachable"
             holders[prefix] = {home}
             here = present.get(binding["mn_id"])
             if binding.get("released") and here:

@@ -57,7 +57,9 @@ class Mobile:
 
 @contextlib.contextmanager
 def flow_to(lab, folder, mobile, port=9000, **options):
-    flow = scenarios.Flow(lab, folder / f"{mobile.name}-{port}", mn=mobile.name, mn_address=mobile.address, port=port, **options)
+    """To the mobile node's first address, unless `mn_address` is another."""
+    options = {"mn_address": mobile.address, **options}
+    flow = scenarios.Flow(lab, folder / f"{mobile.name}-{port}", mn=mobile.name, port=port, **options)
     try:
         yield flow
     finally:

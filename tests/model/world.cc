@@ -1016,9 +1016,10 @@ void World::check_at_rest() {
     for (std::size_t i = 0; attached < 0 && i < routers_.size(); ++i) {
       const auto* kernel = kernel_of(static_cast<int>(i), prefix);
       const int ar = static_cast<int>(i);
-      const bool right = ar == known.home ? kernel != nullptr && kernel->route.kind == Kind::kUnreachable
-                         : ar == refuses  ? kernel != nullptr && kernel->route.kind == Kind::kRefuse
-                                          : kernel == nullptr;
+      const bool right = ar == known.home ? kernel != nullptr && kernel->route.kind == Kind::kUnreachable &&
+                                                kernel->route.ended == binding->released()
+                         : ar == refuses ? kernel != nullptr && kernel->route.kind == Kind::kRefuse
+                                         : kernel == nullptr;
       if (!right || static_of(static_cast<int>(i), prefix) > 0) left_over(routers_[i].name);
     }
   }

@@ -87,6 +87,19 @@ TEST_F(ForwardingPlaneTest, AnswersForAnUnreachablePrefix) {
   EXPECT_THAT(t.ping(), HasSubstr("Destination unreachable"));
 }
 
+TEST_F(ForwardingPlaneTest, AnswersForAPrefixThatHasEndedSoThatNobodyWaits) {
+  auto& t = *topology_;
+  auto ended = Topology::unreachable();
+  ended.ended = true;
+  ASSERT_OK(t.ar1.set(t.mobile_prefix, ended));
+  EXPECT_THAT(t.ping(), HasSubstr("Administratively prohibited"));
+  t.ar1.stop();
+  ASSERT_OK(t.ar1.start());
+  EXPECT_EQ(t.ar1.space.run([&] { return t.ar1.plane->held(t.mobile_prefix); }), ended);
+  ASSERT_OK(t.ar1.replace_all({{t.mobile_prefix, Topology::unreachable()}}));
+  EXPECT_THAT(t.ping(), HasSubstr("Destination unreachable: No route"));
+}
+
 TEST_F(ForwardingPlaneTest, AnswersForAnUnreachablePrefixBehindTheTunnel) {
   auto& t = *topology_;
   ASSERT_OK(t.ar1.set(t.mobile_prefix, t.redirect(t.ar2)));

@@ -365,12 +365,14 @@ class World {
     }
     for (const auto& [name, speaker] : speakers_) {
       Forwarding expected;
-      if (detached && name == binding.home_ar()) expected.kind = Forwarding::Kind::kUnreachable;
+      if (detached && name == binding.home_ar())
+        expected = {Forwarding::Kind::kUnreachable, {}, {}, binding.released()};
       if (detached && name == refuses) expected.kind = Forwarding::Kind::kRefuse;
-      if (!detached && name == binding.home_ar()) expected = {Forwarding::Kind::kRedirect, binding.attached_ar(), {}};
+      if (!detached && name == binding.home_ar())
+        expected = {Forwarding::Kind::kRedirect, binding.attached_ar(), {}, false};
       if (!detached && name == binding.attached_ar()) {
         const bool tunnelled = is_away(binding) && binding.mode() == v1::MODE_REDIRECT && !binding.direct_uplink();
-        expected = {Forwarding::Kind::kDeliver, {}, tunnelled ? binding.home_ar() : std::string()};
+        expected = {Forwarding::Kind::kDeliver, {}, tunnelled ? binding.home_ar() : std::string(), false};
       }
       const auto it = speaker.forwarding.find(binding.prefix());
       EXPECT_EQ(it == speaker.forwarding.end() ? Forwarding{} : it->second, expected) << name;

@@ -80,7 +80,7 @@ class FakeForwarding : public ForwardingPlane {
       case Route::Kind::kRedirect:
         return "redirect " + route->segment.to_string();
       case Route::Kind::kUnreachable:
-        return "unreachable";
+        return route->ended ? "ended" : "unreachable";
       case Route::Kind::kRefuse:
         return "refuse " + route->interface + " " + route->link_local.to_string();
     }
