@@ -120,14 +120,15 @@ void check_kernel(v1::KernelConfig* config, Checker& check, ForwardingPlaneConfi
   config->set_mobile_table(with_default(config->mobile_table(), 8818));
   config->set_encapsulation_table(with_default(config->encapsulation_table(), 8819));
   config->set_uplink_table(with_default(config->uplink_table(), 8820));
+  config->set_refusal_table(with_default(config->refusal_table(), 8821));
   config->set_rule_priority(with_default(config->rule_priority(), 880));
   config->set_route_protocol(with_default(config->route_protocol(), 88));
   config->set_access_mtu(with_default(config->access_mtu(), 1500));
   if (!config->has_redirection()) config->set_redirection(true);
 
-  const std::set<std::uint32_t> tables = {config->mobile_table(), config->encapsulation_table(),
-                                          config->uplink_table()};
-  check.require(tables.size() == 3, "kernel.mobile_table", "the three tables must differ");
+  const std::set<std::uint32_t> tables = {config->mobile_table(), config->encapsulation_table(), config->uplink_table(),
+                                          config->refusal_table()};
+  check.require(tables.size() == 4, "kernel.mobile_table", "the four tables must differ");
   for (const auto table : tables) {
     check.require(table < 253 || table > 255, "kernel.mobile_table",
                   fmt::format("{} is one of the kernel's own tables (253 to 255)", table));
@@ -143,6 +144,7 @@ void check_kernel(v1::KernelConfig* config, Checker& check, ForwardingPlaneConfi
   out->mobile_table = config->mobile_table();
   out->encapsulation_table = config->encapsulation_table();
   out->uplink_table = config->uplink_table();
+  out->refusal_table = config->refusal_table();
   out->rule_priority = config->rule_priority();
   out->route_protocol = static_cast<std::uint8_t>(config->route_protocol());
   out->access_mtu = config->access_mtu();

@@ -228,6 +228,10 @@ class Machine {
   void apply_ack(Transaction& tx, Entry& entry, v1::Holder& holder, const v1::Ack& ack);
   void apply_forwarding_ack(Entry& entry, v1::Holder& holder, const v1::Ack& ack);
 
+  // What the AR where the MN is now has to do about its prefixes that have ended.
+  void place_refusals(Transaction& tx, const std::string& mn_id);
+  static void refuse_at(Transaction& tx, Entry& entry, const v1::Binding* present);
+
   // Draws every conclusion from the record as it stands.
   void advance(Transaction& tx, Entry& entry);
   void settle_preference(Transaction& tx, Entry& entry);

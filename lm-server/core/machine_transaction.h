@@ -69,6 +69,9 @@ class Machine::Transaction {
   }
 
   Output finish() {
+    std::set<std::string> mobile_nodes;
+    for (const auto& [prefix, before] : touched_) mobile_nodes.insert(machine_.bindings_.at(prefix).binding.mn_id());
+    for (const auto& mn_id : mobile_nodes) machine_.place_refusals(*this, mn_id);
     Commit commit{machine_.revision_, machine_.revision_ + 1, durability, std::move(writes_)};
     const v1::Generation revision = generation();
     for (auto& [prefix, before] : touched_) {

@@ -537,7 +537,7 @@ bool PacketAccessPlane::send_advertisements(const LinkLayerAddress& mn, Served& 
           {.prefix = prefix.prefix,
            .on_link = false,
            .autonomous = true,
-           .valid_lifetime = static_cast<std::uint32_t>(valid.count()),
+           .valid_lifetime = prefix.ended ? 0 : static_cast<std::uint32_t>(valid.count()),
            .preferred_lifetime = prefix.deprecated ? 0 : static_cast<std::uint32_t>(preferred.count())});
     }
     sent = send_frame(port, build_frame(to_mn, message)) && sent;

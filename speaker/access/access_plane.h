@@ -48,6 +48,8 @@ struct AdvertisedPrefix {
   Ipv6Prefix prefix;
   // Of an earlier anchor: preferred lifetime 0 (RFC 4862, 5.5.4).
   bool deprecated = false;
+  // Over: its valid lifetime runs out where it is (RFC 4862, 5.5.3, e).
+  bool ended = false;
 
   bool operator==(const AdvertisedPrefix&) const = default;
 };

@@ -37,6 +37,9 @@ bool may_pass(const absl::Status& status) {
          absl::IsDeadlineExceeded(status) || absl::IsUnknown(status) || absl::IsInternal(status);
 }
 
+// It needs to know where the MN is on its link.
+bool to_mn(const Route& route) { return route.kind == Route::Kind::kDeliver || route.kind == Route::Kind::kRefuse; }
+
 // A route that was seen to win counts for the level that it was seen at, and for lower ones.
 bool covers(const Anchoring& seen, const Anchoring& wanted) {
   return seen.kind == wanted.kind && seen.successor == wanted.successor && seen.level >= wanted.level;
@@ -151,7 +154,7 @@ void Controller::on_snapshot(const LmClient::Snapshot& snapshot) {
       // An earlier run may have left what has to be kept until something better is safe.
       entry.programmed = forwarding_.held(*prefix);
       const auto mn = LinkLayerAddress::parse(binding.mn_id());
-      if (entry.programmed && entry.programmed->kind == Route::Kind::kDeliver && mn.ok()) {
+      if (entry.programmed && to_mn(*entry.programmed) && mn.ok()) {
         entry.programmed->link_layer_address = *mn;
       }
     }
@@ -296,22 +299,18 @@ std::optional<Route> Controller::route_of(const Entry& entry) const {
     case Forwarding::Kind::kNone:
       return std::nullopt;
     case Forwarding::Kind::kUnreachable:
+      // An old anchor that shall keep what it has may refuse: the LM does not tell the two apart.
+      if (!entry.record.attached_ar().empty() && entry.programmed) return entry.programmed;
       route.kind = Route::Kind::kUnreachable;
+      route.ended = entry.desired.forwarding.ended;
       return route;
+    case Forwarding::Kind::kRefuse:
+      return to_mn_route(entry, Route::Kind::kRefuse);
     case Forwarding::Kind::kDeliver: {
       // The record's attachment describes the AR that the MN is attached to; an old anchor keeps what it has.
       if (!entry.record.attached_ar().empty() && entry.record.attached_ar() != config_.name) return entry.programmed;
       if (entry.record.attached_ar().empty() && entry.programmed) return entry.programmed;
-      const auto& attachment = entry.record.attachment();
-      const auto link_local = Ipv6Address::parse(attachment.link_local());
-      const auto link_layer = LinkLayerAddress::parse(attachment.link_layer_address());
-      if (!link_local.ok() || !link_layer.ok()) return entry.programmed;
-      route.kind = Route::Kind::kDeliver;
-      route.interface = attachment.interface();
-      route.link_local = *link_local;
-      route.link_layer_address = *link_layer;
-      route.uplink_segment = uplink_segment_of(entry);
-      return route;
+      return to_mn_route(entry, Route::Kind::kDeliver);
     }
     case Forwarding::Kind::kRedirect: {
       if (!config_.redirection) return entry.superseded ? std::nullopt : entry.programmed;
@@ -327,6 +326,20 @@ std::optional<Route> Controller::route_of(const Entry& entry) const {
     }
   }
   return std::nullopt;
+}
+
+std::optional<Route> Controller::to_mn_route(const Entry& entry, Route::Kind kind) const {
+  const auto& attachment = entry.record.attachment();
+  const auto link_local = Ipv6Address::parse(attachment.link_local());
+  const auto link_layer = LinkLayerAddress::parse(attachment.link_layer_address());
+  if (!link_local.ok() || !link_layer.ok()) return entry.programmed;
+  Route route;
+  route.kind = kind;
+  route.interface = attachment.interface();
+  route.link_local = *link_local;
+  route.link_layer_address = *link_layer;
+  route.uplink_segment = uplink_segment_of(entry);
+  return route;
 }
 
 std::optional<Ipv6Address> Controller::uplink_segment_of(const Entry& entry) const {
@@ -375,7 +388,7 @@ void Controller::reconcile_forwarding(const Ipv6Prefix& prefix, Entry& entry) {
     return;
   }
   entry.programmed = route;
-  static constexpr std::string_view kNames[] = {"deliver", "redirect", "unreachable"};
+  static constexpr std::string_view kNames[] = {"deliver", "redirect", "unreachable", "refuse"};
   log_info("programmed", "prefix", prefix, "generation", generation_text(entry.record.generation()), "route",
            route ? kNames[static_cast<std::size_t>(route->kind)] : "none", "to",
            route && route->kind == Route::Kind::kRedirect ? entry.desired.forwarding.redirect_to
@@ -444,6 +457,11 @@ void Controller::acknowledge(const Ipv6Prefix& prefix, Entry& entry) {
         break;
       case Route::Kind::kUnreachable:
         send_ack(prefix, entry, v1::STAGE_UNREACHABLE);
+        break;
+      case Route::Kind::kRefuse:
+        if (entry.desired.forwarding.kind == Forwarding::Kind::kRefuse && entry.programmed == route_of(entry)) {
+          send_ack(prefix, entry, v1::STAGE_UNREACHABLE);
+        }
         break;
     }
   }
@@ -538,6 +556,8 @@ void Controller::refresh_mn(const std::string& mn_id) {
   std::vector<AdvertisedPrefix> advertised;
   for (const auto& prefix : prefixes_of_mn_.at(mn_id)) {
     const auto& entry = entries_.at(prefix);
+    // It may have an address from it still, and must not take it for anything new.
+    if (entry.desired.forwarding.kind == Forwarding::Kind::kRefuse) advertised.push_back({prefix, true, true});
     if (entry.record.attached_ar() != config_.name) continue;
     // No prefix is advertised to the MN before its packets are delivered; all of them go into one RA.
     if (!delivering(entry)) return;
@@ -546,7 +566,7 @@ void Controller::refresh_mn(const std::string& mn_id) {
     if (entry.record.mobile_network()) continue;
     // RFC 8818, 4.2: "The MN obtains a new IP address anchored to the new location and preferably uses it for new
     // communications": the prefixes of other anchors are deprecated.
-    advertised.push_back({prefix, entry.record.home_ar() != config_.name});
+    advertised.push_back({prefix, entry.record.home_ar() != config_.name, false});
   }
   std::stable_sort(advertised.begin(), advertised.end(),
                    [](const auto& a, const auto& b) { return !a.deprecated && b.deprecated; });
@@ -561,7 +581,7 @@ void Controller::on_ra_sent(const LinkLayerAddress& mn, const std::vector<Advert
   log_debug("ra_sent", "mn", mn, "prefixes", prefixes.size());
   for (const auto& advertised : prefixes) {
     const auto found = entries_.find(advertised.prefix);
-    if (found == entries_.end()) continue;
+    if (found == entries_.end() || advertised.ended) continue;
     send_ack(advertised.prefix, found->second, v1::STAGE_RA_SENT, {}, 0, at);
   }
 }

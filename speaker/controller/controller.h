@@ -104,6 +104,8 @@ class Controller {
                 std::uint32_t level = 0, std::optional<SystemTime> at = {});
   void set_level(const Ipv6Prefix& prefix, Entry& entry, std::uint32_t level);
   std::optional<Route> route_of(const Entry& entry) const;
+  // By the record's attachment.
+  std::optional<Route> to_mn_route(const Entry& entry, Route::Kind kind) const;
   // Uplink SID of the AR through which the MN's packets leave; nullopt: directly.
   std::optional<Ipv6Address> uplink_segment_of(const Entry& entry) const;
   bool releasing(const Entry& entry) const;

@@ -17,14 +17,14 @@ const v1::Holder* find_holder(const v1::Binding& binding, const std::string& ar)
 Forwarding deliver(const v1::Binding& binding, const std::string& self) {
   const bool through_home =
       binding.mode() == v1::MODE_REDIRECT && !binding.direct_uplink() && binding.home_ar() != self;
-  return {Forwarding::Kind::kDeliver, {}, through_home ? binding.home_ar() : std::string()};
+  return {Forwarding::Kind::kDeliver, {}, through_home ? binding.home_ar() : std::string(), false};
 }
 
 // What the AR has last acknowledged stays until something better is safe.
 Forwarding as_acknowledged(const v1::Binding& binding, const v1::Holder& holder) {
   if (holder.delivers()) return deliver(binding, holder.ar());
-  if (!holder.redirects_to().empty()) return {Forwarding::Kind::kRedirect, holder.redirects_to(), {}};
-  if (holder.unreachable()) return {Forwarding::Kind::kUnreachable, {}, {}};
+  if (!holder.redirects_to().empty()) return {Forwarding::Kind::kRedirect, holder.redirects_to(), {}, false};
+  if (holder.unreachable()) return {Forwarding::Kind::kUnreachable, {}, {}, false};
   return {};
 }
 
@@ -53,7 +53,14 @@ Desired desired(const v1::Binding& binding, const std::string& self) {
       }
       return result;
     }
-    if (binding.home_ar() == self) result.forwarding.kind = Forwarding::Kind::kUnreachable;
+    if (binding.home_ar() == self) {
+      result.forwarding.kind = Forwarding::Kind::kUnreachable;
+      result.forwarding.ended = binding.released();
+    } else if (binding.released()) {
+      // RFC 8818, 4.1: "the IP address (IP1) configured at the previously visited network is not valid at the current
+      // attachment point".
+      result.forwarding.kind = Forwarding::Kind::kRefuse;
+    }
     return result;
   }
 
@@ -68,8 +75,9 @@ Desired desired(const v1::Binding& binding, const std::string& self) {
   }
 
   // RFC 8818, 4.2: "the previous anchor ... forwards it to the new MN's location", once that location can deliver.
-  result.forwarding = attached_delivers(binding) ? Forwarding{Forwarding::Kind::kRedirect, binding.attached_ar(), {}}
-                                                 : as_acknowledged(binding, *own);
+  result.forwarding = attached_delivers(binding)
+                          ? Forwarding{Forwarding::Kind::kRedirect, binding.attached_ar(), {}, false}
+                          : as_acknowledged(binding, *own);
   if (binding.preference() > 0) {
     // RFC 8818, 4.3: "If the MN moves to a new anchor, the old anchor withdraws the /64 and the new anchor injects it".
     result.anchoring = {Anchoring::Kind::kUntilSuperseded, binding.preference(), binding.attached_ar()};

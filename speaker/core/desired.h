@@ -23,12 +23,17 @@ struct Forwarding {
     kRedirect,
     // ICMPv6 destination unreachable to the sender.
     kUnreachable,
+    // The prefix has ended while its MN is here: ICMPv6 destination unreachable to the MN for what it still sends from
+    // it.
+    kRefuse,
   };
   Kind kind = Kind::kNone;
   std::string redirect_to;
   // kDeliver: the AR through whose reverse tunnel leaves what the MN sends from the prefix; empty: by this AR's own
   // routes.
   std::string uplink_through;
+  // kUnreachable: for good. Senders shall give up rather than wait for the MN to come back.
+  bool ended = false;
 
   bool operator==(const Forwarding&) const = default;
 };

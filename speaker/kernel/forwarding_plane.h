@@ -23,9 +23,9 @@ namespace kedge::speaker {
 
 // What the kernel shall hold for one prefix; all names are resolved.
 struct Route {
-  enum class Kind { kDeliver, kRedirect, kUnreachable };
+  enum class Kind { kDeliver, kRedirect, kUnreachable, kRefuse };
   Kind kind = Kind::kUnreachable;
-  // kDeliver
+  // kDeliver, kRefuse
   std::string interface;
   Ipv6Address link_local;
   LinkLayerAddress link_layer_address;
@@ -34,6 +34,8 @@ struct Route {
   std::optional<Ipv6Address> uplink_segment;
   // kRedirect: deliver SID of the target AR.
   Ipv6Address segment;
+  // kUnreachable: for good, as an error that applications do not wait out (RFC 4443, 3.1, code 1 instead of 0).
+  bool ended = false;
 
   bool operator==(const Route&) const = default;
 };
@@ -42,6 +44,7 @@ struct ForwardingPlaneConfig {
   std::uint32_t mobile_table = 8818;
   std::uint32_t encapsulation_table = 8819;
   std::uint32_t uplink_table = 8820;
+  std::uint32_t refusal_table = 8821;
   std::uint32_t rule_priority = 880;
   // 17 to 255, not 186 to 198: those are FRR's, whose zebra removes such routes when it starts.
   std::uint8_t route_protocol = 88;
@@ -69,7 +72,7 @@ class ForwardingPlane {
   // error the desire is kept and retried; `on_programmed` then tells of success.
   virtual absl::Status set(const Ipv6Prefix& prefix, const std::optional<Route>& route) = 0;
 
-  // What the kernel holds for the prefix, also of an earlier run; a deliver route without its link-layer address.
+  // What the kernel holds for the prefix, also of an earlier run; without the MN's link-layer address.
   virtual std::optional<Route> held(const Ipv6Prefix& prefix) const = 0;
 
   // Takes `routes` as all that is desired: programs each and removes every route of ours for any other prefix,

@@ -25,6 +25,13 @@ constexpr milliseconds kFirstBackoff{20};
 constexpr milliseconds kLastBackoff{5000};
 constexpr std::uint32_t kLeastMtu = 1280;
 
+// All destinations, by routes that are longer than ::/0: the rule in front of the mobile table leaves default routes
+// out.
+const std::array<Ipv6Prefix, 2>& halves() {
+  static const std::array<Ipv6Prefix, 2> kHalves{*Ipv6Prefix::parse("::/1"), *Ipv6Prefix::parse("8000::/1")};
+  return kHalves;
+}
+
 std::string describe(const Ipv6Prefix& prefix, const std::optional<Route>& route) {
   if (!route) return absl::StrCat("remove ", prefix.to_string());
   switch (route->kind) {
@@ -34,6 +41,8 @@ std::string describe(const Ipv6Prefix& prefix, const std::optional<Route>& route
           route->uplink_segment ? absl::StrCat(" with its uplink through ", route->uplink_segment->to_string()) : "");
     case Kind::kRedirect:
       return absl::StrCat("redirect ", prefix.to_string(), " to ", route->segment.to_string());
+    case Kind::kRefuse:
+      return absl::StrCat("refuse what comes from ", prefix.to_string(), " on ", route->interface);
     case Kind::kUnreachable:
       break;
   }
@@ -43,15 +52,23 @@ std::string describe(const Ipv6Prefix& prefix, const std::optional<Route>& route
 // ::/0 from a mobile prefix, in the encapsulation or the uplink table.
 bool is_uplink(const KernelRoute& route) { return route.source && route.destination.length() == 0; }
 
+// One of those that make the uplink of a prefix that has ended prohibited; which half.
+std::optional<std::size_t> prohibited_half(const KernelRoute& route) {
+  if (!route.source || route.destination.length() != 1) return std::nullopt;
+  return route.destination == halves()[0] ? 0 : 1;
+}
+
+bool uses_access(const Route& route) { return route.kind == Kind::kDeliver || route.kind == Kind::kRefuse; }
+
 bool uses_pair(const Route& route) { return route.kind == Kind::kRedirect || route.uplink_segment.has_value(); }
 
 absl::Status validate(const ForwardingPlaneConfig& config) {
-  const auto tables = {config.mobile_table, config.encapsulation_table, config.uplink_table};
+  const auto tables = {config.mobile_table, config.encapsulation_table, config.uplink_table, config.refusal_table};
   for (const auto table : tables) {
     if (table == 0 || (table >= RT_TABLE_DEFAULT && table <= RT_TABLE_LOCAL) ||
         std::count(tables.begin(), tables.end(), table) != 1) {
       return absl::InvalidArgumentError(
-          absl::StrCat("routing table ", table, ": the three tables must differ and none be 0 or 253 to 255"));
+          absl::StrCat("routing table ", table, ": the four tables must differ and none be 0 or 253 to 255"));
     }
   }
   const auto protocol = config.route_protocol;
@@ -252,11 +269,12 @@ absl::Status KernelForwardingPlane::set(const Ipv6Prefix& prefix, const std::opt
 
 std::optional<Route> KernelForwardingPlane::held(const Ipv6Prefix& prefix) const {
   const auto found = held_.find(prefix);
-  if (found == held_.end() || !found->second.mobile) return std::nullopt;
+  if (found == held_.end() || (!found->second.mobile && !found->second.answers)) return std::nullopt;
   const Held& held = found->second;
   Route route;
-  route.kind = *held.mobile;
-  if (route.kind == Kind::kDeliver) {
+  route.kind = held.mobile.value_or(Kind::kRefuse);
+  route.ended = held.ended;
+  if (uses_access(route)) {
     if (!held.neighbour || held.neighbour->interface.empty()) return std::nullopt;
     route.interface = held.neighbour->interface;
     route.link_local = held.neighbour->link_local;
@@ -349,6 +367,7 @@ void KernelForwardingPlane::program_chunk(absl::Span<const Ipv6Prefix> prefixes,
       own.source = prefix;
       operations.push_back({prefix, Step::kOwnSourceOff, encode_delete(own)});
     }
+    if (held.refuses() && !(route && route->kind == Kind::kRefuse)) end_refusal(prefix, operations);
     if (held.segment && !(route && route->kind == Kind::kRedirect)) retire_encapsulation(prefix, Tunnel::kRedirect);
     if (route && route->uplink_segment) continue;
     if (held.uplink_interface) {
@@ -379,22 +398,11 @@ absl::Status KernelForwardingPlane::prepare_step(const Ipv6Prefix& prefix, const
     encapsulation.segment = route.segment;
     operations.push_back({prefix, Step::kEncapsulation, encode_replace(encapsulation)});
   }
+  if (uses_access(route)) {
+    if (auto status = prepare_way_to_mn(prefix, route, operations); !status.ok()) return status;
+  }
+  if (route.kind == Kind::kRefuse) prepare_refusal(prefix, route, operations);
   if (route.kind == Kind::kDeliver) {
-    const auto it = access_interfaces_.find(route.interface);
-    if (it == access_interfaces_.end()) {
-      return absl::InvalidArgumentError(absl::StrCat("cannot ", describe(prefix, route), ": ", route.interface,
-                                                     " is not among the configured access interfaces"));
-    }
-    if (it->second.index == 0 || it->second.dirty) {
-      // Its notice may still be on its way.
-      if (auto status = ensure_access_interface(it->first, it->second); !status.ok()) {
-        return absl::Status(status.code(),
-                            absl::StrCat("cannot ", describe(prefix, route), ": ", std::string(status.message())));
-      }
-    }
-    operations.push_back(
-        {prefix, Step::kNeighbour,
-         encode_neighbour({it->second.index, route.link_local, route.link_layer_address, config_.route_protocol})});
     auto own = route_template(KernelKind::kBlackhole, config_.uplink_table, prefix);
     own.source = prefix;
     operations.push_back({prefix, Step::kOwnSource, encode_replace(own)});
@@ -408,10 +416,52 @@ absl::Status KernelForwardingPlane::prepare_step(const Ipv6Prefix& prefix, const
   return absl::OkStatus();
 }
 
+absl::Status KernelForwardingPlane::prepare_way_to_mn(const Ipv6Prefix& prefix, const Route& route,
+                                                      std::vector<Operation>& operations) {
+  const auto it = access_interfaces_.find(route.interface);
+  if (it == access_interfaces_.end()) {
+    return absl::InvalidArgumentError(absl::StrCat("cannot ", describe(prefix, route), ": ", route.interface,
+                                                   " is not among the configured access interfaces"));
+  }
+  if (it->second.index == 0 || it->second.dirty) {
+    // Its notice may still be on its way.
+    if (auto status = ensure_access_interface(it->first, it->second); !status.ok()) {
+      return absl::Status(status.code(),
+                          absl::StrCat("cannot ", describe(prefix, route), ": ", std::string(status.message())));
+    }
+  }
+  operations.push_back(
+      {prefix, Step::kNeighbour,
+       encode_neighbour({it->second.index, route.link_local, route.link_layer_address, config_.route_protocol})});
+  return absl::OkStatus();
+}
+
+// RFC 4443, 3.1: code 1, "Communication with destination administratively prohibited"; the kernel's routes have no code
+// 5 ("Source address failed ingress/egress policy"). "Codes 5 and 6 are more informative subsets of code 1."
+void KernelForwardingPlane::prepare_refusal(const Ipv6Prefix& prefix, const Route& route,
+                                            std::vector<Operation>& operations) {
+  auto answer = route_template(KernelKind::kVia, config_.refusal_table, prefix);
+  answer.interface = access_interfaces_.at(route.interface).index;
+  answer.gateway = route.link_local;
+  operations.push_back({prefix, Step::kAnswer, encode_replace(answer)});
+  for (std::size_t half = 0; half < halves().size(); ++half) {
+    operations.push_back({prefix, Step::kProhibit, encode_replace(prohibit_template(prefix, half)), half});
+  }
+}
+
+void KernelForwardingPlane::end_refusal(const Ipv6Prefix& prefix, std::vector<Operation>& operations) {
+  for (std::size_t half = 0; half < halves().size(); ++half) {
+    operations.push_back({prefix, Step::kProhibitOff, encode_delete(prohibit_template(prefix, half)), half});
+  }
+  operations.push_back(
+      {prefix, Step::kAnswerOff, encode_delete(route_template(KernelKind::kVia, config_.refusal_table, prefix))});
+}
+
 KernelForwardingPlane::Operation KernelForwardingPlane::mobile_step(const Ipv6Prefix& prefix,
                                                                     const std::optional<Route>& route) {
   auto mobile = route_template(KernelKind::kUnreachable, config_.mobile_table, prefix);
-  if (!route) return {prefix, Step::kMobileOff, encode_delete(mobile)};
+  if (!route || route->kind == Kind::kRefuse) return {prefix, Step::kMobileOff, encode_delete(mobile)};
+  if (route->ended) mobile.kind = KernelKind::kProhibit;
   if (route->kind != Kind::kUnreachable) {
     const bool deliver = route->kind == Kind::kDeliver;
     mobile.kind = KernelKind::kVia;
@@ -436,8 +486,7 @@ void KernelForwardingPlane::run(std::vector<Operation>& operations, Failures& fa
   const auto answers = socket_.batch(absl::MakeSpan(messages));
   for (std::size_t i = 0; i < answers.size(); ++i) {
     const auto& operation = operations[i];
-    const bool removal = operation.step == Step::kMobileOff || operation.step == Step::kOwnSourceOff ||
-                         operation.step == Step::kUplinkOff;
+    const bool removal = operation.step >= Step::kMobileOff;
     if (answers[i].ok() || (removal && (answers[i].error == ESRCH || answers[i].error == ENOENT))) {
       record(operation);
       continue;
@@ -448,8 +497,7 @@ void KernelForwardingPlane::run(std::vector<Operation>& operations, Failures& fa
         kernel_status(answers[i], describe(operation.prefix,
                                            it == desired_.end() ? std::nullopt : std::optional<Route>(it->second))));
     // The interface went away under us, or its notice is still on its way.
-    if (it != desired_.end() && it->second.kind == Kind::kDeliver)
-      access_interfaces_[it->second.interface].dirty = true;
+    if (it != desired_.end() && uses_access(it->second)) access_interfaces_[it->second.interface].dirty = true;
     if (it != desired_.end() && uses_pair(it->second)) base_dirty_ = true;
   }
 }
@@ -479,12 +527,28 @@ void KernelForwardingPlane::record(const Operation& operation) {
     case Step::kUplinkOff:
       held.uplink_interface.reset();
       return;
+    case Step::kAnswer: {
+      const auto& route = desired_.at(operation.prefix);
+      held.answers = true;
+      return hold_neighbour(held, NeighbourKey{route.interface, route.link_local});
+    }
+    case Step::kAnswerOff:
+      held.answers = false;
+      if (held.mobile != Kind::kDeliver) hold_neighbour(held, std::nullopt);
+      return;
+    case Step::kProhibit:
+    case Step::kProhibitOff:
+      held.prohibits[operation.half] = operation.step == Step::kProhibit;
+      return;
     case Step::kMobileOff:
       held.mobile.reset();
-      return hold_neighbour(held, std::nullopt);
+      held.ended = false;
+      if (!held.answers) hold_neighbour(held, std::nullopt);
+      return;
     case Step::kMobile: {
       const auto& route = desired_.at(operation.prefix);
       held.mobile = route.kind;
+      held.ended = route.ended;
       return hold_neighbour(held, route.kind == Kind::kDeliver
                                       ? std::optional<NeighbourKey>({route.interface, route.link_local})
                                       : std::nullopt);
@@ -573,19 +637,28 @@ absl::Status KernelForwardingPlane::read_table(std::uint32_t table,
 
 absl::Status KernelForwardingPlane::audit() {
   std::map<Ipv6Prefix, Held> found;
+  const auto neighbour_of = [](const KernelRoute& route) {
+    char name[IF_NAMESIZE] = {};
+    ::if_indextoname(route.interface, name);
+    return NeighbourKey{name, route.gateway};
+  };
   auto status = read_table(config_.mobile_table, [&](const KernelRoute& route) {
     auto& held = found[route.destination];
     if (route.kind != KernelKind::kVia) {
       held.mobile = Kind::kUnreachable;
+      held.ended = route.kind == KernelKind::kProhibit;
     } else if (route.interface == pair_index_) {
       held.mobile = Kind::kRedirect;
     } else {
       held.mobile = Kind::kDeliver;
-      char name[IF_NAMESIZE] = {};
-      ::if_indextoname(route.interface, name);
-      held.neighbour = NeighbourKey{name, route.gateway};
+      held.neighbour = neighbour_of(route);
     }
   });
+  status.Update(read_table(config_.refusal_table, [&](const KernelRoute& route) {
+    auto& held = found[route.destination];
+    held.answers = true;
+    if (!held.neighbour) held.neighbour = neighbour_of(route);
+  }));
   status.Update(read_table(config_.encapsulation_table, [&](const KernelRoute& route) {
     if (is_uplink(route)) {
       found[*route.source].uplink_segment = route.segment;
@@ -596,6 +669,7 @@ absl::Status KernelForwardingPlane::audit() {
   status.Update(read_table(config_.uplink_table, [&](const KernelRoute& route) {
     if (is_uplink(route)) found[*route.source].uplink_interface = route.interface;
     if (route.source == route.destination) found[route.destination].own_source = true;
+    if (const auto half = prohibited_half(route)) found[*route.source].prohibits[*half] = true;
   }));
   if (!status.ok()) return status;
 
@@ -613,7 +687,11 @@ absl::Status KernelForwardingPlane::audit() {
 }
 
 bool KernelForwardingPlane::matches(const Held& held, const Route& route) const {
-  if (held.mobile != route.kind) return false;
+  if (route.kind == Kind::kRefuse) {
+    return !held.mobile && held.neighbour == NeighbourKey{route.interface, route.link_local} && held.answers &&
+           held.prohibits[0] && held.prohibits[1];
+  }
+  if (held.mobile != route.kind || held.refuses()) return false;
   if (held.uplink_interface.has_value() != route.uplink_segment.has_value()) return false;
   if (route.uplink_segment && (held.uplink_segment != route.uplink_segment || held.uplink_interface != pair_index_)) {
     return false;
@@ -624,7 +702,9 @@ bool KernelForwardingPlane::matches(const Held& held, const Route& route) const 
     case Kind::kRedirect:
       return held.segment == route.segment;
     case Kind::kUnreachable:
-      return true;
+      return held.ended == route.ended;
+    case Kind::kRefuse:
+      break;
   }
   return false;
 }
@@ -692,7 +772,8 @@ void KernelForwardingPlane::on_link(const KernelLink& link, bool gone) {
 
 void KernelForwardingPlane::on_route(const KernelRoute& route, bool gone) {
   const bool uplink = route.table != RT_TABLE_MAIN && is_uplink(route);
-  const auto& prefix = uplink ? *route.source : route.destination;
+  const bool prohibits = route.table == config_.uplink_table && prohibited_half(route).has_value();
+  const auto& prefix = uplink || prohibits ? *route.source : route.destination;
   if (route.table == RT_TABLE_MAIN) {
     if (gone && identity_ && prefix.length() == 128 &&
         (prefix.address() == identity_->deliver_sid || prefix.address() == identity_->uplink_sid)) {
@@ -705,10 +786,11 @@ void KernelForwardingPlane::on_route(const KernelRoute& route, bool gone) {
   if (desired == desired_.end()) return;
   const auto kind = desired->second.kind;
   const bool needed =
-      uplink ? desired->second.uplink_segment.has_value()
-             : route.table == config_.mobile_table ||
-                   (route.table == config_.encapsulation_table && kind == Kind::kRedirect) ||
-                   (route.table == config_.uplink_table && kind == Kind::kDeliver && route.source == prefix);
+      prohibits || route.table == config_.refusal_table ? kind == Kind::kRefuse
+      : uplink                                          ? desired->second.uplink_segment.has_value()
+                                                        : route.table == config_.mobile_table ||
+                     (route.table == config_.encapsulation_table && kind == Kind::kRedirect) ||
+                     (route.table == config_.uplink_table && kind == Kind::kDeliver && route.source == prefix);
   if (!needed) return;
   log_debug("route_changed_by_another", "prefix", prefix, "table", route.table, "protocol", int{route.protocol},
             "deleted", gone);
@@ -745,7 +827,7 @@ void KernelForwardingPlane::announce_running(const std::string& name) {
 
 void KernelForwardingPlane::mark_interface(const std::string& name) {
   for (const auto& [prefix, route] : desired_) {
-    if (route.kind == Kind::kDeliver && route.interface == name) mark(prefix);
+    if (uses_access(route) && route.interface == name) mark(prefix);
   }
 }
 
@@ -849,6 +931,12 @@ KernelRoute KernelForwardingPlane::uplink_template(KernelRoute::Kind kind, std::
   return route;
 }
 
+KernelRoute KernelForwardingPlane::prohibit_template(const Ipv6Prefix& prefix, std::size_t half) const {
+  auto route = route_template(KernelKind::kProhibit, config_.uplink_table, halves()[half]);
+  route.source = prefix;
+  return route;
+}
+
 absl::StatusOr<std::unique_ptr<ForwardingPlane>> make_kernel_forwarding_plane(boost::asio::any_io_executor executor,
                                                                               const ForwardingPlaneConfig& config) {
   if (auto status = validate(config); !status.ok()) return status;
@@ -866,7 +954,7 @@ absl::Status remove_all(const ForwardingPlaneConfig& config) {
   // Routes first: without its rule, a packet out of kx1 would be looked up in `mobile` again. What leads into the pair
   // goes before what leads out of it.
   absl::Status result;
-  for (const auto table : {config.uplink_table, config.mobile_table, config.encapsulation_table,
+  for (const auto table : {config.uplink_table, config.refusal_table, config.mobile_table, config.encapsulation_table,
                            static_cast<std::uint32_t>(RT_TABLE_MAIN)}) {
     std::vector<Message> deletes;
     auto message = encode_dump(table, config.route_protocol);

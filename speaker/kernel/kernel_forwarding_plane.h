@@ -9,11 +9,13 @@
 //                with a reverse tunnel also encapsulation table: ::/0 from P encap to the home AR's uplink SID;
 //                uplink table: ::/0 from P via kx0
 //   redirect     encapsulation table: P encap to the target's deliver SID; mobile table: P via kx0
-//   unreachable  mobile table: unreachable P
+//   unreachable  mobile table: unreachable P; prohibit P when it has ended
+//   refuse       neighbour of the MN; refusal table: P via the MN; uplink table: prohibit ::/1 and 8000::/1 from P
 // The route in the mobile table is what decides. What a new one needs is made before it, what the old one needed is
 // removed after it.
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <map>
 #include <set>
@@ -49,7 +51,9 @@ class KernelForwardingPlane final : public ForwardingPlane {
   // What the kernel may hold for a prefix: all that was programmed and not yet removed by us.
   struct Held {
     std::optional<Route::Kind> mobile;
-    // Of a deliver route.
+    // Of an unreachable route.
+    bool ended = false;
+    // Of a deliver route, or of the route in the refusal table.
     std::optional<NeighbourKey> neighbour;
     // Of the encapsulation route, which may outlive the redirect for a moment.
     std::optional<Ipv6Address> segment;
@@ -59,8 +63,15 @@ class KernelForwardingPlane final : public ForwardingPlane {
     std::optional<Ipv6Address> uplink_segment;
     // Interface of the default route in the uplink table.
     std::optional<std::uint32_t> uplink_interface;
+    // The route in the refusal table.
+    bool answers = false;
+    // The two in the uplink table that prohibit.
+    std::array<bool, 2> prohibits{};
 
-    bool empty() const { return !mobile && !segment && !own_source && !uplink_segment && !uplink_interface; }
+    bool refuses() const { return answers || prohibits[0] || prohibits[1]; }
+    bool empty() const {
+      return !mobile && !segment && !own_source && !uplink_segment && !uplink_interface && !refuses();
+    }
   };
   struct AccessInterface {
     // 0: absent or not prepared.
@@ -78,15 +89,21 @@ class KernelForwardingPlane final : public ForwardingPlane {
     kEncapsulation,
     kUplinkEncapsulation,
     kUplink,
+    kAnswer,
+    kProhibit,
     kMobile,
     kMobileOff,
     kOwnSourceOff,
-    kUplinkOff
+    kUplinkOff,
+    kAnswerOff,
+    kProhibitOff
   };
   struct Operation {
     Ipv6Prefix prefix;
     Step step;
     Message message;
+    // Of kProhibit and kProhibitOff.
+    std::size_t half = 0;
   };
   using Failures = std::map<Ipv6Prefix, absl::Status>;
   // In the encapsulation table: what goes to the prefix, or what comes from it.
@@ -97,6 +114,9 @@ class KernelForwardingPlane final : public ForwardingPlane {
   Failures program(const std::vector<Ipv6Prefix>& prefixes);
   void program_chunk(absl::Span<const Ipv6Prefix> prefixes, Failures& failures);
   absl::Status prepare_step(const Ipv6Prefix& prefix, const Route& route, std::vector<Operation>& operations);
+  absl::Status prepare_way_to_mn(const Ipv6Prefix& prefix, const Route& route, std::vector<Operation>& operations);
+  void prepare_refusal(const Ipv6Prefix& prefix, const Route& route, std::vector<Operation>& operations);
+  void end_refusal(const Ipv6Prefix& prefix, std::vector<Operation>& operations);
   Operation mobile_step(const Ipv6Prefix& prefix, const std::optional<Route>& route);
   // A deliver route would take the place of a redirect, but its link cannot send yet.
   bool redirects_until_link_runs(const Ipv6Prefix& prefix, const Route& route) const;
@@ -133,6 +153,7 @@ class KernelForwardingPlane final : public ForwardingPlane {
   KernelRoute route_template(KernelRoute::Kind kind, std::uint32_t table, const Ipv6Prefix& prefix) const;
   // ::/0 from the prefix.
   KernelRoute uplink_template(KernelRoute::Kind kind, std::uint32_t table, const Ipv6Prefix& prefix) const;
+  KernelRoute prohibit_template(const Ipv6Prefix& prefix, std::size_t half) const;
 
   boost::asio::any_io_executor executor_;
   ForwardingPlaneConfig config_;

@@ -98,6 +98,7 @@ Message encode_replace(const KernelRoute& route) {
   r.rtm_type = RTN_UNICAST;
   if (route.kind == Kind::kUnreachable) r.rtm_type = RTN_UNREACHABLE;
   if (route.kind == Kind::kBlackhole) r.rtm_type = RTN_BLACKHOLE;
+  if (route.kind == Kind::kProhibit) r.rtm_type = RTN_PROHIBIT;
   put_key(message, route);
   if (route.interface != 0) message.put_u32(RTA_OIF, route.interface);
   switch (route.kind) {
@@ -113,6 +114,7 @@ Message encode_replace(const KernelRoute& route) {
       break;
     case Kind::kUnreachable:
     case Kind::kBlackhole:
+    case Kind::kProhibit:
     case Kind::kOther:
       break;
   }
@@ -189,10 +191,12 @@ std::optional<KernelRoute> decode_route(Bytes message) {
 
   route.destination = Ipv6Prefix(destination, r->rtm_dst_len);
   if (r->rtm_src_len > 0) route.source = Ipv6Prefix(source, r->rtm_src_len);
-  if (r->rtm_type == RTN_UNREACHABLE || r->rtm_type == RTN_BLACKHOLE) {
+  if (r->rtm_type == RTN_UNREACHABLE || r->rtm_type == RTN_BLACKHOLE || r->rtm_type == RTN_PROHIBIT) {
     // The kernel shows these on `lo`.
     route.interface = 0;
-    route.kind = r->rtm_type == RTN_UNREACHABLE ? Kind::kUnreachable : Kind::kBlackhole;
+    route.kind = r->rtm_type == RTN_UNREACHABLE ? Kind::kUnreachable
+                 : r->rtm_type == RTN_BLACKHOLE ? Kind::kBlackhole
+                                                : Kind::kProhibit;
   } else if (r->rtm_type != RTN_UNICAST) {
     route.kind = Kind::kOther;
   } else if (encapsulation_type == LWTUNNEL_ENCAP_SEG6) {

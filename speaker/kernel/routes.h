@@ -19,7 +19,8 @@ struct KernelRoute {
     kUplink,       // RFC 8986, 4.4: End.DX6 with next hop ::, which the kernel takes as a full lookup by rules
     kUnreachable,
     kBlackhole,
-    kOther,  // nothing that the speaker makes
+    kProhibit,  // answered as prohibited
+    kOther,     // nothing that the speaker makes
   };
   Kind kind = Kind::kOther;
   std::uint32_t table = 0;
@@ -28,7 +29,7 @@ struct KernelRoute {
   Ipv6Prefix destination;
   // Source-specific route.
   std::optional<Ipv6Prefix> source;
-  // Index; 0 for kUnreachable and kBlackhole.
+  // Index; 0 for kUnreachable, kBlackhole and kProhibit.
   std::uint32_t interface = 0;
   Ipv6Address gateway;
   Ipv6Address segment;

@@ -5,7 +5,7 @@ import ipaddress
 import json
 import time
 
-MOBILE_TABLE, ENCAPSULATION_TABLE, UPLINK_TABLE = 8818, 8819, 8820
+MOBILE_TABLE, ENCAPSULATION_TABLE, UPLINK_TABLE, REFUSAL_TABLE = 8818, 8819, 8820, 8821
 OWN_PROTOCOL = "88"
 LOWEST_LOCAL_PREFERENCE = 101
 REST_STATES = {"BINDING_STATE_SETTLED", "BINDING_STATE_DETACHED"}
@@ -18,18 +18,20 @@ def _routes(lab, ar, table):
 
 
 def _mobile(route):
-    if route.get("type") == "unreachable":
-        return "unreachable"
+    if route.get("type") in ("unreachable", "prohibit"):
+        return route["type"]
     return f"via {route.get('gateway', '-')} dev {route['dev']}"
 
 
 def _key(route):
     """Of a reverse tunnel, ::/0 from P, it is P that matters."""
-    return f"from {route['from']}" if route["dst"] == "default" and "from" in route else route["dst"]
+    if "from" not in route or route["from"] == route["dst"]:
+        return route["dst"]
+    return f"from {route['from']}" if route["dst"] == "default" else f"{route['dst']} from {route['from']}"
 
 
 def _held_by_kernel(lab, ar):
-    found = {"mobile": {}, "encapsulation": {}, "uplink": {}}
+    found = {"mobile": {}, "encapsulation": {}, "uplink": {}, "refusal": {}}
     for route in _routes(lab, ar, MOBILE_TABLE):
         kind = _mobile(route)
         # The link-local behind the pair is the speaker's own business.
@@ -38,6 +40,8 @@ def _held_by_kernel(lab, ar):
         found["encapsulation"][_key(route)] = (route.get("segs") or ["-"])[0]
     for route in _routes(lab, ar, UPLINK_TABLE):
         found["uplink"][_key(route)] = route.get("type", f"dev {route['dev']}")
+    for route in _routes(lab, ar, REFUSAL_TABLE):
+        found["refusal"][route["dst"]] = _mobile(route)
     return found
 
 
@@ -60,16 +64,28 @@ def _held_by_bgp(lab, node, pools):
     }
 
 
+def _refuse(held, prefix, link):
+    held["refusal"][prefix] = f"via {link['link_local']} dev {link['interface']}"
+    for half in ("::/1", "8000::/1"):
+        held["uplink"][f"{half} from {prefix}"] = "prohibit"
+
+
 def _expected(bindings, nodes):
-    kernel = {name: {"mobile": {}, "encapsulation": {}, "uplink": {}} for name in nodes}
+    kernel = {name: {"mobile": {}, "encapsulation": {}, "uplink": {}, "refusal": {}} for name in nodes}
+    present = {binding["mn_id"]: binding for binding in bindings if binding["attached_ar"]}
     frr = {name: {} for name in nodes}
     bgp = {pool: [(info["locator"], 100)] for info in nodes.values() for pool in info["pools"]}
     holders = {}
     for binding in bindings:
         prefix, home, attached = binding["prefix"], binding["home_ar"], binding["attached_ar"]
         if not attached:
-            kernel[home]["mobile"][prefix] = "unreachable"
+            kernel[home]["mobile"][prefix] = "prohibit" if binding.get("released") else "unreachable"
             holders[prefix] = {home}
+            here = present.get(binding["mn_id"])
+            if binding.get("released") and here:
+                # RFC 8818, 4.1: an address of a prefix that has ended is not valid where its node is.
+                _refuse(kernel[here["attached_ar"]], prefix, here["attachment"])
+                holders[prefix].add(here["attached_ar"])
             continue
         link = binding["attachment"]
         kernel[attached]["mobile"][prefix] = f"via {link['link_local']} dev {link['interface']}"

@@ -1,8 +1,10 @@
 """Labs for the scenario tests. They need root; each test module has a lab of its own, which is gone when its last test has ended."""
 
+import contextlib
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -12,8 +14,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 import scenario  # noqa: E402  pylint: disable=wrong-import-position
 
-HANDOVER = scenario.REPOSITORY / "containerlab" / "handover"
-THREE_ROUTERS = scenario.REPOSITORY / "containerlab" / "three-routers"
+TOPOLOGIES = scenario.REPOSITORY / "containerlab"
+HANDOVER = TOPOLOGIES / "handover"
+THREE_ROUTERS = TOPOLOGIES / "three-routers"
 
 
 def lab_name(request, suffix=""):
@@ -40,6 +43,59 @@ def three_routers_lab(root, request):
     """A scenario.Scenario of two mobile nodes between three access routers."""
     with scenario.lab_up(THREE_ROUTERS, lab_name(request)) as up:
         yield up
+
+
+def changed_topology(folder, name, mobility=None, speaker=None, lm=lambda text: text):
+    """A copy of a topology: with other keys of `mobility` in the LM's configuration and of `access` in the speakers', and a function that changes
+    the text of the LM's."""
+    for one in {"handover", name}:
+        shutil.copytree(TOPOLOGIES / one, folder / one)
+    for file in (folder / name / "nodes").glob("*/*.yaml"):
+        text = file.read_text()
+        changes, above = (mobility, "mobility:") if file.name == "lm.yaml" else (speaker, "access:")
+        for key, value in (changes or {}).items():
+            text = re.sub(rf"^  {key}: .*\n", "", text, flags=re.MULTILINE).replace(f"{above}\n", f"{above}\n  {key}: {value}\n")
+        file.write_text(lm(text) if file.name == "lm.yaml" else text)
+    return folder / name
+
+
+@pytest.fixture(scope="module")
+def changed_lab(root, request, tmp_path_factory):
+    """Brings up labs with changed_topology()'s arguments; they are gone when the module's last test has ended."""
+    with contextlib.ExitStack() as labs:
+
+        def up(name, **changes):
+            topology = changed_topology(tmp_path_factory.mktemp("changed"), name, **changes)
+            return labs.enter_context(scenario.lab_up(topology, lab_name(request, "-changed")))
+
+        yield up
+
+
+@pytest.fixture(scope="module")
+def lab(request):
+    """The module's lab with all speakers synced: that of the handover topology, unless LAB in the module names another fixture."""
+    up = request.getfixturevalue(getattr(request.module, "LAB", "handover_lab"))
+    up.wait_synced()
+    return up
+
+
+@pytest.fixture
+def prefix(lab, events):
+    """mn1's /64 of ar1, with mn1 at home and everything settled."""
+    found = lab.prefix_of(lab.mn_address())
+    if lab.binding(found)["attached_ar"] != "ar1":
+        lab.move(events, "ar1", found)
+    scenario.wait_until("settled at home", lambda: lab.binding(found)["state"] == "BINDING_STATE_SETTLED")
+    return found
+
+
+@pytest.fixture
+def flow(lab, prefix, tmp_path):
+    """Between cn and mn1's address from the prefix."""
+    assert prefix
+    running = scenario.Flow(lab, tmp_path / "flow")
+    yield running
+    running.abort()
 
 
 @pytest.fixture(scope="module")

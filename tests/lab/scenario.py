@@ -93,6 +93,20 @@ class Events:
                     last = "; ".join(f"{e['type']} {e.get('ar', '')} {e.get('prefix', '')}" for e in self._list[-6:])
                     raise ScenarioError(f"{what}: no such event within {seconds} s; the last were: {last}")
 
+    def wait_for(self, kind, seconds=30, since=0, **fields):
+        """The first event of a kind, such as SETTLED, with these fields, without the first `since` events."""
+        return self.wait(
+            f"{kind} {fields}",
+            lambda e: e["type"] == f"EVENT_TYPE_{kind}" and all(e.get(key) == value for key, value in fields.items()), seconds, since,
+        )  # fmt: skip
+
+    def since(self, begin, kind, **fields):
+        """All of a kind with these fields, without the first `begin` events."""
+        return [
+            e for e in self.all()[begin:]
+            if e["type"] == f"EVENT_TYPE_{kind}" and all(e.get(key) == value for key, value in fields.items())
+        ]  # fmt: skip
+
     def close(self):
         stop_process(self._process)
         self._reader.join(timeout=5)
@@ -112,6 +126,7 @@ class Flow:
     """A numbered flow in both directions between a peer, the node cn unless told, and a mobile node's address. In reports `a` is the peer."""
 
     def __init__(self, scenario, folder, mn="mn1", mn_address=None, rate=1000, port=9000, size=200, peer="cn", peer_address=CN_ADDRESS):
+        self._scenario, self._nodes = scenario, (peer, mn)
         self.folder = pathlib.Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.files = {"cn": self.folder / "cn.json", "mn": self.folder / "mn.json"}
@@ -127,6 +142,16 @@ class Flow:
             line = end.stdout.readline()
             if "flow_started" not in line:
                 raise ScenarioError(f"the flow's end at {name} did not start: {end.stderr.read()}")
+
+    def _received(self, node):
+        lines = (line.split() for line in self._scenario.output(node, "cat", "/proc/net/snmp6").splitlines())
+        return int(dict(lines)["Udp6InDatagrams"])
+
+    def wait_for_traffic(self, packets=200, seconds=15):
+        """Until so many have arrived at each of the two nodes, of this flow and all others there."""
+        before = {node: self._received(node) for node in self._nodes}
+        for node in self._nodes:
+            wait_until(f"packets arrive at {node}", lambda node=node: self._received(node) >= before[node] + packets, seconds)
 
     def stop(self):
         for end in self._ends.values():
@@ -221,6 +246,17 @@ class Scenario:
 
     def bindings(self):
         return self.json("lm", "kedgectl", "bindings", "-o", "json")["bindings"]
+
+    def node(self, ar):
+        nodes = self.json("lm", "kedgectl", "nodes", "-o", "json")["nodes"]
+        return next(node for node in nodes if node["info"]["name"] == ar)
+
+    def set_policy(self, *scope, **fields):
+        """set_policy("--mn", mn_id, mode="redirect"); an empty value: inherited again."""
+        self.run("lm", "kedgectl", "policy", "set", *scope, *(f"{key}={value}" for key, value in fields.items()))
+
+    def mn_id(self, mn="mn1"):
+        return self.output(mn, "cat", "/sys/class/net/br0/address").strip()
 
     def speaker_pid(self, ar):
         pids = self.output(ar, "pidof", "kedge-speaker").split()

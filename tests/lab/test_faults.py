@@ -20,23 +20,9 @@ AWAY = "2001:db8:a2::1"
 ENOUGH = 200
 
 
-@pytest.fixture(name="lab", scope="module")
-def fixture_lab(handover_lab):
-    handover_lab.wait_synced()
-    return handover_lab
-
-
-def bring_home(lab, events):
-    prefix = lab.prefix_of(lab.mn_address())
-    if lab.binding(prefix)["attached_ar"] != "ar1":
-        lab.move(events, "ar1", prefix)
-    return prefix
-
-
 @pytest.fixture(name="prefix")
-def fixture_prefix(lab, events):
-    """The MN's /64 of ar1, with the MN at home and everything as it should be."""
-    prefix = bring_home(lab, events)
+def fixture_prefix(lab, prefix):
+    """conftest's, with everything as it should be."""
     audit(lab)
     return prefix
 
@@ -47,14 +33,6 @@ def fixture_away(lab, events, prefix):
     lab.move(events, "ar2", prefix)
     audit(lab)
     return prefix
-
-
-@pytest.fixture(name="flow")
-def fixture_flow(lab, prefix, tmp_path):
-    assert prefix
-    flow = scenarios.Flow(lab, tmp_path)
-    yield flow
-    flow.abort()
 
 
 def last_id(events):
@@ -80,19 +58,6 @@ def wait_settled(events, prefix, generation, seconds=45):
         f"{prefix} settled",
         lambda e: e["type"] == "EVENT_TYPE_SETTLED" and e.get("prefix") == prefix and e["generation"] == generation, seconds,
     )  # fmt: skip
-
-
-def wait_for_traffic(lab, flow):
-    """Until the flow has gone on for some packets in each direction: its receivers' counters of the kernel grow by as many."""
-
-    def received(node):
-        lines = (line.split() for line in lab.output(node, "cat", "/proc/net/snmp6").splitlines())
-        return int(dict(lines)["Udp6InDatagrams"])
-
-    assert flow
-    for node in ("cn", "mn1"):
-        before = received(node)
-        scenarios.wait_until(f"packets arrive at {node}", lambda node=node, before=before: received(node) >= before + ENOUGH)
 
 
 def assert_nothing_lost(flow, begin, end):
@@ -178,7 +143,7 @@ def test_a_move_without_frr_s_northbound_redirects_and_is_announced_when_it_is_b
     with breaking(lab, "ar2"):
         wait_for_health(lab, "ar2", *told)
         generation, _ = start_move(lab, events, "ar2", prefix)
-        wait_for_traffic(lab, flow)
+        flow.wait_for_traffic(ENOUGH)
         assert lab.binding(prefix)["state"] == "BINDING_STATE_MOVING"
         assert lab.bgp_best("core", prefix) is None
     wait_settled(events, prefix, generation)
@@ -216,11 +181,11 @@ def test_when_the_anchor_s_bgpd_is_gone_traffic_falls_back_on_the_home_ar(lab, a
     try:
         kill_frr(lab, "ar2", "bgpd")
         scenarios.wait_until("the core has given the /64 up", lambda: lab.bgp_best("core", away) is None)
-        wait_for_traffic(lab, flow)
+        flow.wait_for_traffic(ENOUGH)
     finally:
         start_frr(lab, "ar2")
     scenarios.wait_until("announced again", lambda: lab.bgp_best("core", away) == (AWAY, 101), seconds=30)
-    wait_for_traffic(lab, flow)
+    flow.wait_for_traffic(ENOUGH)
     end = time.monotonic_ns()
     flow.stop()
     assert_nothing_lost(flow, begin, end)
@@ -234,7 +199,7 @@ def test_a_move_while_the_old_ar_has_no_bgpd_settles_when_it_is_back(lab, events
         kill_frr(lab, "ar1", "bgpd")
         generation, _ = start_move(lab, events, "ar2", prefix)
         scenarios.wait_until("announced", lambda: lab.bgp_best("core", prefix) == (AWAY, 101))
-        wait_for_traffic(lab, flow)
+        flow.wait_for_traffic(ENOUGH)
         # Nobody can tell yet whether ar1 itself would follow BGP.
         assert lab.binding(prefix)["state"] == "BINDING_STATE_MOVING"
     finally:
@@ -253,7 +218,7 @@ def test_a_killed_zebra_takes_nothing_along(lab, events, away, flow, ar):
     kill_frr(lab, ar, "zebra")
     scenarios.wait_until("zebra runs again", lambda: lab.output(ar, "cat", "/run/frr/zebra.pid") != old)
     audit(lab)
-    wait_for_traffic(lab, flow)
+    flow.wait_for_traffic(ENOUGH)
     end = time.monotonic_ns()
     flow.stop()
     assert_nothing_lost(flow, begin, end)
@@ -266,7 +231,7 @@ def test_a_restart_of_all_frr_takes_nothing_along(lab, events, away, flow, ar):
     begin = time.monotonic_ns()
     lab.run(ar, "/usr/lib/frr/frrinit.sh", "restart")
     audit(lab)
-    wait_for_traffic(lab, flow)
+    flow.wait_for_traffic(ENOUGH)
     end = time.monotonic_ns()
     flow.stop()
     assert_nothing_lost(flow, begin, end)
@@ -329,7 +294,7 @@ def test_a_daemon_killed_in_the_middle_of_a_move_loses_no_binding(lab, prefix, f
             record_property("killed_ms_after_link_up", round(1000 * (delay - until_link_up), 1))
         audit(lab)
     end = time.monotonic_ns()
-    wait_for_traffic(lab, flow)
+    flow.wait_for_traffic(ENOUGH)
     after = time.monotonic_ns()
     flow.stop()
     if lossless:

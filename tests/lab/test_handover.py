@@ -13,31 +13,6 @@ TOPOLOGY = scenarios.REPOSITORY / "containerlab" / "handover"
 CN_TO_MN, MN_TO_CN = "a_to_b", "b_to_a"
 
 
-@pytest.fixture(name="lab", scope="module")
-def fixture_lab(handover_lab):
-    handover_lab.wait_synced()
-    return handover_lab
-
-
-@pytest.fixture(name="prefix")
-def fixture_prefix(lab, events):
-    """The MN's /64 of ar1, with the MN at home and everything settled."""
-    prefix = lab.prefix_of(lab.mn_address())
-    binding = lab.binding(prefix)
-    if binding["attached_ar"] != "ar1":
-        lab.move(events, "ar1", prefix)
-    scenarios.wait_until("settled at home", lambda: lab.binding(prefix)["state"] == "BINDING_STATE_SETTLED")
-    return prefix
-
-
-@pytest.fixture(name="flow")
-def fixture_flow(lab, prefix, tmp_path):
-    assert prefix
-    flow = scenarios.Flow(lab, tmp_path)
-    yield flow
-    flow.abort()
-
-
 def routes(lab, ar, table):
     return lab.output(ar, "ip", "-6", "route", "show", "table", str(table))
 

@@ -18,12 +18,6 @@ out.sendto(b"x", (sys.argv[1], 9))
 """
 
 
-@pytest.fixture(name="lab", scope="module")
-def fixture_lab(handover_lab):
-    handover_lab.wait_synced()
-    return handover_lab
-
-
 def packets(lab):
     """Packets that the access routers have tunnelled so far."""
     return sum(int(lab.output(ar, "cat", "/sys/class/net/kx0/statistics/tx_packets")) for ar in ("ar1", "ar2"))

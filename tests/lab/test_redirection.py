@@ -1,146 +1,164 @@
 """RFC 8818, 4.2, Figures 5 and 6: the home access router stays the anchor, and the mobile node's old address uses it in both directions."""
 
-import re
-import shutil
-import subprocess
-
-import conftest
 import pytest
 import scenario as scenarios
 from audit import audit
+from mobile import Mobile, finish, say
+from packets import RA, RS, UDP_PACKET, CallFlow, Captures
 
+LAB = "three_routers_lab"
 CN_TO_MN, MN_TO_CN = "a_to_b", "b_to_a"
 AR1, AR2 = "2001:db8:a1::1", "2001:db8:a2::1"
 UPLINK_SID, DELIVER_SID = "2001:db8:a1::e", "2001:db8:a2::d"
 CN = scenarios.CN_ADDRESS
+CN_AT_OLD_AR, CN_AT_NEW_AR = "2001:db8:a1:0:c::2", "2001:db8:a2:0:c::2"
 
 
 @pytest.fixture(name="lab", scope="module")
-def fixture_lab(root, request, tmp_path_factory):
-    """The handover topology with the LM in redirection mode."""
-    folder = tmp_path_factory.mktemp("redirection") / "handover"
-    shutil.copytree(conftest.HANDOVER, folder)
-    file = folder / "nodes" / "lm" / "lm.yaml"
-    file.write_text(file.read_text().replace("mobility:\n", "mobility:\n  mode: redirect\n"))
-    with scenarios.lab_up(folder, conftest.lab_name(request)) as up:
-        up.wait_synced()
-        yield up
+def fixture_lab(lab):
+    """In redirection mode."""
+    lab.set_policy("--default", mode="redirect")
+    return lab
 
 
-@pytest.fixture(name="prefix")
-def fixture_prefix(lab, events):
-    """IP1's /64, with the MN at home and everything settled."""
-    prefix = lab.prefix_of(lab.mn_address())
-    if lab.binding(prefix)["attached_ar"] != "ar1":
-        lab.move(events, "ar1", prefix)
-    scenarios.wait_until("settled at home", lambda: lab.binding(prefix)["state"] == "BINDING_STATE_SETTLED")
-    return prefix
+def udp(packets, source, target, tunnel=None):
+    return [p for p in packets if p.kind == UDP_PACKET and (p.source, p.target, p.tunnel) == (source, target, tunnel)]
 
 
-@pytest.fixture(name="flow")
-def fixture_flow(lab, prefix, tmp_path):
-    assert prefix
-    flow = scenarios.Flow(lab, tmp_path / "flow")
-    yield flow
-    flow.abort()
+def held(lab, ar, prefix=""):
+    """Lines of Kedge's tables at an access router, those that name the prefix."""
+    text = "".join(lab.output(ar, "ip", "-6", "route", "show", "table", table) for table in ("8818", "8819", "8820", "8821"))
+    return [" ".join(line.split()) for line in text.splitlines() if prefix in line]
 
 
-class Capture:
-    """Packets on an interface of a node, as tcpdump writes them: "time text"."""
-
-    def __init__(self, lab, folder, node, interface, expression="ip6"):
-        self.file = folder / f"{node}-{interface}.pcap"
-        self._process = lab.start(node, "tcpdump", "-n", "-U", "--immediate-mode", "-Z", "root", "-B", "16384", "-s", "160", "-i", interface, "-w", self.file, expression)
-        while "listening on" not in (line := self._process.stderr.readline()):
-            assert line, "tcpdump did not start"
-
-    def stop(self):
-        """[(seconds since 1970, text)]"""
-        scenarios.stop_process(self._process)
-        output = subprocess.run(["tcpdump", "-n", "-tt", "-r", str(self.file)], capture_output=True, text=True, check=True).stdout
-        return [(float(time), text) for time, _, text in (line.partition(" ") for line in output.splitlines())]
-
-
-def flow_packets(packets, start):
-    return [time for time, text in packets if re.match(start, text)]
-
-
-def plain(source, target):
-    return rf"IP6 {source}\.\d+ > {target}\.\d+: UDP"
-
-
-def tunnelled(outer_source, outer_target, source, target):
-    return rf"IP6 {outer_source} > {outer_target}: {plain(source, target)}"
-
-
-def held(lab, ar):
-    return "".join(lab.output(ar, "ip", "-6", "route", "show", "table", table) for table in ("8818", "8819", "8820"))
+def no_loss(flow, *moves):
+    for move in moves:
+        report = flow.report(move["window"])
+        assert report[CN_TO_MN]["sent"] > 50 and report[MN_TO_CN]["sent"] > 50
+        assert (report[CN_TO_MN]["lost"], report[MN_TO_CN]["lost"]) == (0, 0), (move, report[CN_TO_MN]["losses"], report[MN_TO_CN]["losses"])
 
 
 def test_both_directions_go_through_the_old_anchor_and_a_planned_move_loses_nothing(lab, events, prefix, flow, tmp_path):
     ip1 = lab.mn_address()
-    old = Capture(lab, tmp_path, "ar1", "eth1")
-    new = Capture(lab, tmp_path, "ar2", "eth1")
+    captures = Captures(lab, tmp_path, old=("ar1", "eth1"), new=("ar2", "eth1"))
     away = lab.move(events, "ar2", prefix)
-    state = {"binding": lab.binding(prefix), "ar2": held(lab, "ar2"), "bgp": lab.bgp_best("core", prefix)}
-    new_packets = new.stop()
-    old_packets = old.stop()
+    state = {"binding": lab.binding(prefix), "ar2": "\n".join(held(lab, "ar2")), "bgp": lab.bgp_best("core", prefix)}
+    captured = captures.stop()
     home = lab.move(events, "ar1", prefix)
     flow.stop()
-    for move in (away, home):
-        report = flow.report(move["window"])
-        assert report[CN_TO_MN]["sent"] > 50 and report[MN_TO_CN]["sent"] > 50
-        assert (report[CN_TO_MN]["lost"], report[MN_TO_CN]["lost"]) == (0, 0), move
+    no_loss(flow, away, home)
 
     assert state["binding"]["mode"] == "MODE_REDIRECT" and not state["binding"].get("preference")
     assert state["bgp"] is None, "RFC 8818, 4.2: the old anchor still anchors; no /64 in BGP"
     assert f"default from {prefix}" in state["ar2"] and UPLINK_SID in state["ar2"]
     # Uplink: AR2 -> AR1 in the tunnel, then from AR1 as it is. Downlink: to AR1 by the aggregate, then in the tunnel to AR2.
-    into = flow_packets(old_packets, tunnelled(AR2, UPLINK_SID, ip1, CN))
-    on = flow_packets(old_packets, plain(ip1, CN))
+    into = udp(captured["old"], ip1, CN, (AR2, UPLINK_SID))
+    on = udp(captured["old"], ip1, CN)
     assert len(into) > 20
-    assert len([time for time in on if time >= into[0]]) >= len(into) - 5
-    assert len(flow_packets(old_packets, tunnelled(AR1, DELIVER_SID, CN, ip1))) > 20
-    assert not [time for time in flow_packets(new_packets, plain(ip1, CN)) if time > into[0]], "left AR2 outside of the tunnel"
-    assert not flow_packets(new_packets, plain(CN, ip1))
+    assert len([p for p in on if p.at >= into[0].at]) >= len(into) - 5
+    assert len(udp(captured["old"], CN, ip1, (AR1, DELIVER_SID))) > 20
+    assert not [p for p in udp(captured["new"], ip1, CN) if p.at > into[0].at], "left AR2 outside of the tunnel"
+    assert not udp(captured["new"], CN, ip1)
 
 
-def test_the_arrows_of_figure_5(lab, events, prefix, flow, tmp_path):
-    """MN -> AR2: RS; AR2 -> MN: RA(IP2, IP1); then the flow MN - AR2 = AR1 - CN."""
-    ip1 = lab.mn_address()
-    access = Capture(lab, tmp_path, "ar2", "eth2", "ip6")
-    core = Capture(lab, tmp_path, "ar2", "eth1", "ip6")
+def test_the_arrows_of_figure_5(lab, events, prefix, tmp_path, capsys, request):
+    mobile = Mobile(lab, events, "mn1", "ar1", "2001:db8:1000:")
+    captures = Captures(lab, tmp_path, ar1=("ar1", "eth2"), ar2=("ar2", "eth2"), core=("ar2", "eth1"), cn=("cn", "eth1"))
+    mobile.go("ar1", "--gap", "0")
+    mobile.wait_settled("ar1")
+    flow = scenarios.Flow(lab, tmp_path / "flow", mn_address=mobile.address)
+    try:
+        mobile.move("ar2")
+        ip1, ip2 = mobile.address, lab.mn_address(within="2001:db8:2000:")
+        lost = finish(capsys, request, mobile, flow_of_ip1=flow)
+        new = scenarios.Flow(lab, tmp_path / "new", mn_address=ip2, port=9001)
+        new.wait_for_traffic()
+        new.stop()
+    finally:
+        flow.abort()
+    captured = captures.stop()
+
+    figure = CallFlow(captured)
+    figure.arrow("MN -> AR1  RS", "ar1", lambda p: p.kind == RS)
+    figure.arrow("AR1 -> MN  RA(IP1)", "ar1", lambda p: p.kind == RA and p.prefixes.get(prefix, (0, 0))[0] > 0)
+    figure.arrow("MN -> CN   flow(IP1, IPcn)", "ar1", lambda p: p in udp([p], ip1, CN))
+    figure.arrow("CN -> MN   flow(IP1, IPcn)", "ar1", lambda p: p in udp([p], CN, ip1))
+    solicitation = figure.arrow("MN -> AR2  RS", "ar2", lambda p: p.kind == RS)
+    # RA(IP2, IP1): both in one, the old one deprecated.
+    both = figure.arrow("AR2 -> MN  RA(IP2, IP1)", "ar2", lambda p: p.kind == RA and len(p.prefixes) == 2)
+    assert both.prefixes[prefix][0] == 0 and both.prefixes[lab.prefix_of(ip2)][0] > 0
+    figure.arrow("AR1 => AR2 flow(IP1, IPcn) in the tunnel", "core", lambda p: p in udp([p], CN, ip1, (AR1, DELIVER_SID)))
+    figure.arrow("AR2 -> MN  flow(IP1, IPcn)", "ar2", lambda p: p in udp([p], CN, ip1))
+    figure.arrow("MN -> AR2  flow(IP1, IPcn)", "ar2", lambda p: p in udp([p], ip1, CN))
+    figure.arrow("AR2 => AR1 flow(IP1, IPcn) in the tunnel", "core", lambda p: p in udp([p], ip1, CN, (AR2, UPLINK_SID)))
+    figure.arrow("AR1 -> CN  flow(IP1, IPcn)", "cn", lambda p: p in udp([p], ip1, CN))
+    figure.arrow("MN -> CN   new flow(IP2, IPcn), without a tunnel", "core", lambda p: p in udp([p], ip2, CN))
+    figure.arrow("CN -> MN   new flow(IP2, IPcn), without a tunnel", "ar2", lambda p: p in udp([p], CN, ip2))
+    say(capsys, request, f"\n{figure}")
+    assert lost == {"flow_of_ip1": 0}
+    # The access router may hear the MN by another sign before its solicitation; nothing is sent there before.
+    first_sign = next(p.at for p in captured["ar2"] if p.source != "fe80::1")
+    assert first_sign <= solicitation.at
+    assert not [p for p in captured["core"] if p.tunnel and p.at < first_sign]
+
+
+def test_the_tables_of_figure_6(lab, events, prefix):
+    """AR1 anchors IP1, FM: IP1 via IPa2. AR2 anchors IP2, FM: IP1 via IPa1."""
     lab.move(events, "ar2", prefix)
-    ip2 = lab.mn_address(within="2001:db8:2000:")
-    on_access, in_core = access.stop(), core.stop()
-    flow.stop()
+    ip2_prefix = lab.prefix_of(lab.mn_address(within="2001:db8:2000:"))
+    binding = lab.binding(prefix)
+    assert (binding["home_ar"], binding["attached_ar"], binding["mode"]) == ("ar1", "ar2", "MODE_REDIRECT")
+    assert lab.binding(ip2_prefix)["home_ar"] == "ar2"
+    # Both anchor by their aggregates alone.
+    for one in (prefix, ip2_prefix):
+        assert lab.bgp_best("core", one) is None
+    assert lab.bgp_best("core", "2001:db8:1000::/48") == (AR1, 100)
+    assert lab.bgp_best("core", "2001:db8:2000::/48") == (AR2, 100)
+    assert any(line.startswith(f"{prefix} encap") and DELIVER_SID in line for line in held(lab, "ar1", prefix))
+    assert any(line.startswith(f"default from {prefix} encap") and UPLINK_SID in line for line in held(lab, "ar2", prefix))
+    assert any(line.startswith(f"{prefix} via") and "dev eth2" in line for line in held(lab, "ar2", prefix))
+    audit(lab)
 
-    # The access router may hear the MN by another sign before its solicitation, and advertise twice then.
-    solicitation = next(time for time, text in on_access if "router solicitation" in text)
-    assert [time for time, text in on_access if "router advertisement" in text and time > solicitation], "RS without RA"
-    first_sign = next(time for time, text in on_access if not text.startswith("IP6 fe80::1 >"))
-    assert first_sign <= solicitation
-    up = flow_packets(in_core, tunnelled(AR2, UPLINK_SID, ip1, CN))
-    down = flow_packets(in_core, tunnelled(AR1, DELIVER_SID, CN, ip1))
-    assert len(up) > 20 and len(down) > 20
-    assert first_sign < up[0] and first_sign < down[0]
-    # RA(IP2, IP1): both prefixes in one, the old one deprecated.
-    details = subprocess.run(["tcpdump", "-n", "-tt", "-vv", "-r", str(access.file)], capture_output=True, text=True, check=True).stdout
-    advertisements = re.findall(r"router advertisement.*?(?=\n\d{9,})", details, re.DOTALL)
-    lifetimes = [dict(re.findall(r"prefix info option.*?: ([0-9a-f:]+/64),.*?pref\. time (\w+)", text)) for text in advertisements]
-    both = next(found for found in lifetimes if len(found) == 2)
-    new_prefix = lab.prefix_of(ip2)
-    assert both[prefix] == "0s" and both[new_prefix] not in ("0s", "0")
+
+def test_both_directions_wherever_the_correspondent_is(lab, events, prefix, tmp_path, capsys, request):
+    """In the core, at the old access router, at the new one, and another mobile node that is at home at the old one."""
+    mobile = Mobile(lab, events, "mn1", "ar1", "2001:db8:1000:")
+    lab.move(events, "ar1", lab.prefix_of(lab.mn_address("mn2", "2001:db8:2000:")), mn="mn2")
+    neighbour = lab.mn_address("mn2", "2001:db8:1000:")
+    peers = {"cn": CN, "cn1": CN_AT_OLD_AR, "cn2": CN_AT_NEW_AR, "mn2": neighbour}
+    flows = {}
+    try:
+        for port, (peer, address) in enumerate(peers.items(), start=9000):
+            flows[peer] = scenarios.Flow(
+                lab, tmp_path / peer, mn_address=mobile.address, rate=300, port=port, peer=peer, peer_address=address
+            )  # fmt: skip
+        mobile.move("ar2")
+        captures = Captures(lab, tmp_path, new=("ar2", "eth1"))
+        for flow in flows.values():
+            flow.wait_for_traffic()
+        captured = captures.stop()["new"]
+        mobile.move("ar1")
+        lost = finish(capsys, request, mobile, **flows)
+    finally:
+        for flow in flows.values():
+            flow.abort()
+        lab.run("mn2", "move", "ar2")
+    assert lost == dict.fromkeys(peers, 0)
+    for peer, address in peers.items():
+        down = udp(captured, address, mobile.address, (AR1, DELIVER_SID))
+        # What begins at the new access router is delivered there, without the detour.
+        assert len(down) > 20 if peer != "cn2" else not down, f"{peer} to the MN"
+        assert len(udp(captured, mobile.address, address, (AR2, UPLINK_SID))) > 20, f"the MN to {peer}"
 
 
 def test_the_new_prefix_uses_the_new_ar_directly(lab, events, prefix, tmp_path):
     lab.move(events, "ar2", prefix)
     ip2 = lab.mn_address(within="2001:db8:2000:")
-    capture = Capture(lab, tmp_path, "ar2", "eth1", "ip6")
+    captures = Captures(lab, tmp_path, core=("ar2", "eth1"))
     assert " 0% packet loss" in lab.output("mn1", "ping", "-n", "-c", "3", "-i", "0.05", "-W", "3", "-I", ip2, CN)
-    packets = [text for _, text in capture.stop() if ip2 in text]
-    assert len([text for text in packets if text.startswith(f"IP6 {ip2} > {CN}: ICMP6, echo request")]) == 3
-    assert not [text for text in packets if AR1 in text or UPLINK_SID in text]
+    packets = [p for p in captures.stop()["core"] if ip2 in (p.source, p.target)]
+    assert len([p for p in packets if (p.source, p.target, p.tunnel) == (ip2, CN, None)]) == 3
+    assert not [p for p in packets if p.tunnel]
     # New communication prefers it (RFC 6724, rule 3).
     assert ip2 in lab.output("mn1", "ip", "-6", "route", "get", CN)
 
@@ -154,16 +172,14 @@ def test_the_mn_is_told_of_the_tunnels_mtu(lab, events, prefix):
 
 
 def test_nothing_is_left_after_the_return_home(lab, events, prefix, flow):
-    before = held(lab, "ar1")
-    moves = [lab.move(events, target, prefix) for target in ("ar2", "ar1") * 5]
+    before = held(lab, "ar1", prefix)
+    moves = [lab.move(events, target, prefix) for target in ("ar2", "ar1") * 3]
     audit(lab)
     flow.stop()
-    for move in moves:
-        report = flow.report(move["window"])
-        lost = [(direction, loss) for direction in (CN_TO_MN, MN_TO_CN) for loss in report[direction]["losses"]]
-        assert not lost, (move, [(loss, report["base_ns"] + loss["last_sent_at_ms"] * 1e6) for _, loss in lost])
-    scenarios.wait_until("nothing of the prefix is left at ar2", lambda: prefix not in held(lab, "ar2"))
-    scenarios.wait_until("ar1 holds what it held", lambda: held(lab, "ar1") == before)
+    no_loss(flow, *moves)
+    scenarios.wait_until("nothing of the prefix is left at ar2", lambda: not held(lab, "ar2", prefix))
+    # Only of the prefix: at ar2 the node has got another one, which ar1 serves now.
+    scenarios.wait_until("ar1 holds what it held", lambda: held(lab, "ar1", prefix) == before)
     assert [h["ar"] for h in lab.binding(prefix)["holders"]] == ["ar1"]
 
 

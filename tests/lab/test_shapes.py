@@ -2,80 +2,19 @@
 the moves follow each other, a planned move loses nothing, and at the end kernel, FRR and BGP hold what the bindings say and nothing else."""
 
 import concurrent.futures
-import contextlib
-import json
 import time
 
 import pytest
 import scenario as scenarios
 from audit import audit
+from mobile import DETACHED, SETTLED, Mobile, finish, flow_to
 
 # Milliseconds with both links: far more than an access router and the LM take, far less than BGP does.
 OVERLAP = 50
-COMMITTED, SETTLED, DETACHED = "EVENT_TYPE_ATTACH_COMMITTED", "EVENT_TYPE_SETTLED", "EVENT_TYPE_DETACHED"
 TWO_ACCESS_ROUTERS = "EVENT_TYPE_TWO_ACCESS_ROUTERS"
 # Of all access ports.
 ROUTER_ADDRESS = "02:00:5e:00:88:18"
-
-
-@pytest.fixture(name="lab", scope="module")
-def fixture_lab(three_routers_lab):
-    three_routers_lab.wait_synced()
-    return three_routers_lab
-
-
-@pytest.fixture(name="events", scope="module")
-def fixture_events(lab):
-    events = scenarios.Events(lab)
-    yield events
-    events.close()
-
-
-class Mobile:
-    """A mobile node and the prefix that it has from its home access router."""
-
-    def __init__(self, lab, events, name, home, within):
-        self.lab, self.events, self.name, self.home = lab, events, name, home
-        self.address = lab.mn_address(name, within)
-        self.prefix = lab.prefix_of(self.address)
-        # What `move` did to the links, of all moves made here.
-        self.steps = []
-
-    def at(self):
-        return self.lab.binding(self.prefix).get("attached_ar")
-
-    def settled(self):
-        return self.lab.binding(self.prefix)["state"] == "BINDING_STATE_SETTLED"
-
-    def go(self, *targets_and_options):
-        """The links change, to each target in turn, and nobody waits for what the network does about it. Gives what `move` says of each."""
-        done = [json.loads(line) for line in self.lab.output(self.name, "move", *targets_and_options).splitlines()]
-        self.steps += [step for one in done for step in one["events"]]
-        return done
-
-    def move(self, target):
-        """A planned move, until it has settled."""
-        done = self.lab.move(self.events, target, self.prefix, mn=self.name)
-        self.steps += done["events"]
-        return done
-
-    def around(self, begin_ns, end_ns):
-        """What happened to the node and its prefix between two times of the monotonic clock: (milliseconds after the first, what)."""
-        found = [(step["ns"], f"{step['event']} {step['ar']}") for step in self.steps]
-        for event in self.events.all():
-            if event.get("prefix") == self.prefix:
-                at = scenarios.timestamp_ns(event["at"]) - self.lab.wall_offset_ns
-                found.append((at, f"{event['type'].removeprefix('EVENT_TYPE_').lower()} {event['ar']} {event.get('detail', '')}".strip()))
-        return [f"{(at - begin_ns) / 1e6:.1f} {what}" for at, what in sorted(found) if begin_ns <= at <= end_ns]
-
-    def wait_attached(self, target, since, seconds=15):
-        return self.events.wait(
-            f"{self.prefix} attached at {target}",
-            lambda e: e["type"] == COMMITTED and e["ar"] == target and e.get("prefix") == self.prefix, seconds, since,
-        )  # fmt: skip
-
-    def wait_settled(self, target):
-        scenarios.wait_until(f"{self.name} settled at {target}", lambda: self.at() == target and self.settled(), seconds=30)
+LAB = "three_routers_lab"
 
 
 @pytest.fixture(name="mn1", scope="module")
@@ -106,42 +45,6 @@ def fixture_alarms(events, at_home):
     expected = []
     yield expected
     assert [(e["mn_id"], e["ar"]) for e in events.all()[since:] if e["type"] == TWO_ACCESS_ROUTERS] == expected
-
-
-@contextlib.contextmanager
-def flow_to(lab, folder, mobile, port=9000, **options):
-    flow = scenarios.Flow(lab, folder / f"{mobile.name}-{port}", mn=mobile.name, mn_address=mobile.address, port=port, **options)
-    try:
-        yield flow
-    finally:
-        flow.abort()
-
-
-def finish(capsys, request, *mobiles, **flows):
-    """Stops the flows, prints a line, and returns packets lost in both directions of each. `mobiles`: whose moves explain the losses."""
-    lost = {}
-    texts = []
-    for name, flow in flows.items():
-        flow.stop()
-        report = flow.report()
-        down, up = report["a_to_b"], report["b_to_a"]
-        assert down["sent"] > 50 and up["sent"] > 50
-        lost[name] = down["lost"] + up["lost"]
-        pause = max(down["longest_send_gap_ms"], up["longest_send_gap_ms"])
-        texts.append(
-            f"{name} lost {down['lost']} of {down['sent']} and {up['lost']} of {up['sent']}, longest gap "
-            f"{max(down['longest_gap_ms'], up['longest_gap_ms']):.1f} ms (sender's own {pause:.1f} ms)"
-        )
-        for loss in [*down["losses"], *up["losses"]]:
-            # Half a second before the first lost packet until shortly after the last.
-            begin = report["base_ns"] + int(loss["sent_at_ms"] * 1e6) - 500_000_000
-            texts.append(
-                f"\n  {loss['count']} lost after 500.0 ms of: "
-                + "; ".join(f"{mobile.name}: {', '.join(mobile.around(begin, begin + 700_000_000))}" for mobile in mobiles)
-            )
-    with capsys.disabled():
-        print(f"\n{request.node.name}: {'; '.join(texts)}")
-    return lost
 
 
 def test_a_third_access_router_before_the_second_move_has_settled(lab, events, mn1, tmp_path, capsys, request):

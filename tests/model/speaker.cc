@@ -279,6 +279,7 @@ void Speaker::serve(const LinkLayerAddress& mn, const Ipv6Address&, const std::s
   served_[mn] = interface;
   for (const auto& advertised : prefixes) {
     const auto held = router_.kernel.find(advertised.prefix);
+    if (advertised.ended) continue;
     if (held == router_.kernel.end() || held->second.route.kind != speaker::Route::Kind::kDeliver) {
       world_.violated("a prefix is advertised to its MN only where it is delivered",
                       router_.name + " " + advertised.prefix.to_string());

@@ -95,6 +95,7 @@ std::string World::text(const std::optional<speaker::Route>& route) const {
   if (!route) return "none";
   if (route->kind == Kind::kDeliver) return "deliver";
   if (route->kind == Kind::kUnreachable) return "unreachable";
+  if (route->kind == Kind::kRefuse) return "refuse";
   return "redirect to " + routers_[static_cast<std::size_t>(ar_of(route->segment))].name;
 }
 
@@ -615,7 +616,7 @@ void World::acknowledged(Router& router, const Ipv6Prefix& prefix, const v1::Ack
       true_now = is(Kind::kRedirect) && ar_of(held->second.route.segment) == ar_of(ack.redirects_to());
       break;
     case v1::STAGE_UNREACHABLE:
-      true_now = is(Kind::kUnreachable);
+      true_now = is(Kind::kUnreachable) || is(Kind::kRefuse);
       break;
     case v1::STAGE_ADVERTISED:
       // FRR may have been restarted since it committed.
@@ -890,7 +891,7 @@ void World::check_chains(const Ipv6Prefix& prefix, const Known& known) {
       if (here->route.kind != Kind::kRedirect) break;
       const int target = ar_of(here->route.segment);
       const auto* next = kernel_of(target, prefix);
-      if (next == nullptr || next->route.kind == Kind::kUnreachable) {
+      if (next == nullptr || next->route.kind == Kind::kUnreachable || next->route.kind == Kind::kRefuse) {
         if (lm::compare(here->generation, known.ended) > 0) {
           violated("a chain of redirects ends where the prefix is delivered",
                    routers_[static_cast<std::size_t>(at)].name + " " + picture(prefix));
@@ -1036,15 +1037,20 @@ void World::check_at_rest() {
     if (binding->state() != (attached < 0 ? v1::BINDING_STATE_DETACHED : v1::BINDING_STATE_SETTLED)) {
       left_over("not settled");
     }
+    // An MN whose prefix has ended is told so where it is.
+    const int refuses = binding->released() && !mobile.links.empty() ? mobile.links.back() : -1;
     for (const auto& holder : binding->holders()) {
       const int ar = ar_of(holder.ar());
-      if (ar != attached && ar != known.home) left_over(holder.ar() + " is a holder still");
+      if (ar != attached && ar != known.home && ar != refuses) left_over(holder.ar() + " is a holder still");
     }
     if (attached >= 0) check_settled(prefix, *binding);
     for (std::size_t i = 0; attached < 0 && i < routers_.size(); ++i) {
       const auto* kernel = kernel_of(static_cast<int>(i), prefix);
-      const bool home = static_cast<int>(i) == known.home;
-      const bool right = home ? kernel != nullptr && kernel->route.kind == Kind::kUnreachable : kernel == nullptr;
+      const int ar = static_cast<int>(i);
+      const bool right = ar == known.home ? kernel != nullptr && kernel->route.kind == Kind::kUnreachable &&
+                                                kernel->route.ended == binding->released()
+                         : ar == refuses ? kernel != nullptr && kernel->route.kind == Kind::kRefuse
+                                         : kernel == nullptr;
       if (!right || static_of(static_cast<int>(i), prefix) > 0) left_over(routers_[i].name);
     }
   }

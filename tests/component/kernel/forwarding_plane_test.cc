@@ -87,11 +87,104 @@ TEST_F(ForwardingPlaneTest, AnswersForAnUnreachablePrefix) {
   EXPECT_THAT(t.ping(), HasSubstr("Destination unreachable"));
 }
 
+TEST_F(ForwardingPlaneTest, AnswersForAPrefixThatHasEndedSoThatNobodyWaits) {
+  auto& t = *topology_;
+  auto ended = Topology::unreachable();
+  ended.ended = true;
+  ASSERT_OK(t.ar1.set(t.mobile_prefix, ended));
+  EXPECT_THAT(t.ping(), HasSubstr("Administratively prohibited"));
+  t.ar1.stop();
+  ASSERT_OK(t.ar1.start());
+  EXPECT_EQ(t.ar1.space.run([&] { return t.ar1.plane->held(t.mobile_prefix); }), ended);
+  ASSERT_OK(t.ar1.replace_all({{t.mobile_prefix, Topology::unreachable()}}));
+  EXPECT_THAT(t.ping(), HasSubstr("Destination unreachable: No route"));
+}
+
 TEST_F(ForwardingPlaneTest, AnswersForAnUnreachablePrefixBehindTheTunnel) {
   auto& t = *topology_;
   ASSERT_OK(t.ar1.set(t.mobile_prefix, t.redirect(t.ar2)));
   ASSERT_OK(t.ar2.set(t.mobile_prefix, Topology::unreachable()));
   EXPECT_THAT(t.ping(), HasSubstr("Destination unreachable"));
+}
+
+// RFC 8818, 4.1: an address of the previous network "is not valid at the current attachment point".
+class RefusalTest : public ForwardingPlaneTest {
+ protected:
+  void SetUp() override {
+    ForwardingPlaneTest::SetUp();
+    if (topology_ == nullptr) return;
+    auto& t = *topology_;
+    refuse_ = t.deliver();
+    refuse_.kind = Route::Kind::kRefuse;
+    ASSERT_OK(t.ar1.set(t.mobile_prefix, Topology::unreachable()));
+    ASSERT_OK(t.ar2.set(t.mobile_prefix, refuse_));
+  }
+  // The node is at ar2 and sends from the address that it has kept.
+  std::string ping_from_mn(const std::string& to = "2001:db8:c:3::2") {
+    return topology_->mn2.shell("ping -n -c 2 -i 0.05 -W 3 " + to + " || true");
+  }
+
+  Route refuse_;
+};
+
+TEST_F(RefusalTest, AnswersTheNodeItselfAndItsCorrespondent) {
+  auto& t = *topology_;
+  EXPECT_THAT(ping_from_mn(), HasSubstr("From 2001:db8:"));
+  EXPECT_THAT(ping_from_mn(), HasSubstr("Administratively prohibited"));
+  EXPECT_THAT(t.ping(), HasSubstr("Destination unreachable"));
+}
+
+TEST_F(RefusalTest, CountsForNeighboursAtTheSameRouterToo) {
+  auto& t = *topology_;
+  ASSERT_OK(t.ar2.set(prefix("2001:db8:d:3::/64"), t.deliver()));
+  EXPECT_THAT(ping_from_mn("2001:db8:d:3::33"), HasSubstr("Administratively prohibited"));
+}
+
+TEST_F(RefusalTest, DeliversNothingToThePrefix) {
+  auto& t = *topology_;
+  t.core.shell("ip -6 route replace 2001:db8:d::/48 via 2001:db8:c:2::2");
+  testing::Capture capture(t.mn2, "eth");
+  EXPECT_THAT(t.ping(), HasSubstr("100% packet loss"));
+  EXPECT_THAT(capture.take(), ::testing::IsEmpty());
+}
+
+TEST_F(RefusalTest, OutlivesTheSpeakerAndIsRestored) {
+  auto& t = *topology_;
+  t.ar2.stop();
+  EXPECT_THAT(ping_from_mn(), HasSubstr("Administratively prohibited"));
+  ASSERT_OK(t.ar2.start());
+  const auto held = t.ar2.space.run([&] { return t.ar2.plane->held(t.mobile_prefix); });
+  ASSERT_TRUE(held.has_value());
+  EXPECT_EQ(held->kind, Route::Kind::kRefuse);
+  EXPECT_EQ(held->interface, "acc");
+  ASSERT_OK(t.ar2.replace_all({{t.mobile_prefix, refuse_}}));
+  for (const auto* deletion :
+       {"ip -6 route flush table 8821", "ip -6 route flush table 8820", "ip -6 rule del iif lo lookup 8821"}) {
+    t.ar2.space.shell(deletion);
+    EXPECT_TRUE(eventually([&] {
+      return t.ar2.holds("8821", "2001:db8:d:1::/64 via fe80::11") &&
+             t.ar2.holds("8820", "prohibit 8000::/1 from 2001:db8:d:1::/64") &&
+             t.ar2.space.shell("ip -6 rule").find("iif lo lookup 8821") != std::string::npos;
+    })) << deletion;
+  }
+  EXPECT_THAT(ping_from_mn(), HasSubstr("Administratively prohibited"));
+}
+
+TEST_F(RefusalTest, EndsWithoutATrace) {
+  auto& t = *topology_;
+  ASSERT_OK(t.ar2.set(t.mobile_prefix, t.deliver()));
+  ASSERT_OK(t.ar1.set(t.mobile_prefix, t.redirect(t.ar2)));
+  EXPECT_THAT(ping_from_mn(), HasSubstr(" 0% packet loss"));
+  EXPECT_THAT(t.ping(), HasSubstr(" 0% packet loss"));
+  EXPECT_FALSE(t.ar2.holds("8820", "prohibit"));
+  EXPECT_FALSE(t.ar2.holds("8821", "2001:db8:d:1::"));
+  ASSERT_OK(t.ar2.set(t.mobile_prefix, refuse_));
+  ASSERT_OK(t.ar2.set(t.mobile_prefix, t.redirect(t.ar1)));
+  EXPECT_FALSE(t.ar2.holds("8820", "2001:db8:d:1::"));
+  ASSERT_OK(t.ar2.set(t.mobile_prefix, refuse_));
+  ASSERT_OK(t.ar2.set(t.mobile_prefix, std::nullopt));
+  for (const auto* table : {"8818", "8820", "8821"}) EXPECT_FALSE(t.ar2.holds(table, "2001:db8:d:1::")) << table;
+  EXPECT_THAT(t.ar2.space.shell("ip -6 neigh show nud permanent"), Not(HasSubstr("fe80::11")));
 }
 
 TEST_F(ForwardingPlaneTest, RemovalLeavesNothing) {

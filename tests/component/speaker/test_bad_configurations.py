@@ -47,7 +47,7 @@ SPEAKER = {
     "a northbound on another machine": (None, 'frr: {northbound: "192.0.2.1:50051"}\n', ": frr.northbound: "),
     "a northbound without a port": (None, 'frr: {northbound: "127.0.0.1"}\n', ": frr.northbound: "),
     "a table of the kernel's own": (None, "kernel: {mobile_table: 254}\n", ": kernel.mobile_table: "),
-    "one table for two purposes": (None, "kernel: {mobile_table: 8819}\n", ": kernel.mobile_table: the three tables must differ"),
+    "one table for two purposes": (None, "kernel: {mobile_table: 8819}\n", ": kernel.mobile_table: the four tables must differ"),
     "a table below zero": (None, "kernel: {mobile_table: -1}\n", ":9:24: kernel.mobile_table: "),
     "a protocol number of FRR's": (None, "kernel: {route_protocol: 186}\n", ": kernel.route_protocol: "),
     "an MTU too small for the tunnel": (None, "kernel: {access_mtu: 1300}\n", ": kernel.access_mtu: "),

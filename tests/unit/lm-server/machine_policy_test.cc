@@ -186,6 +186,45 @@ TEST_F(MachinePolicyTest, NomadicByPolicyEndsWhatIsAwayAndAssignsAtOnce) {
   EXPECT_EQ(h.binding(h.prefix_of(kMn, "ar2")).attached_ar(), "ar2");
 }
 
+// RFC 8818, 4.1.
+TEST_F(MachinePolicyTest, WhereItsNodeIsAnEndedPrefixIsRefused) {
+  set(default_scope(), mode_policy(v1::MODE_NOMADIC));
+  arrive("ar1");
+  arrive("ar2");
+  ASSERT_NE(h.holder(kPrefix, "ar2"), nullptr);
+  EXPECT_FALSE(h.holder(kPrefix, "ar2")->releasing());
+  EXPECT_EQ(h.binding(kPrefix).attachment().interface(), "access0");
+  h.ack("ar2", kPrefix, v1::STAGE_UNREACHABLE);
+  EXPECT_TRUE(h.holder(kPrefix, "ar2")->unreachable());
+  const auto generation = h.binding(kPrefix).generation();
+  arrive("ar3");
+  EXPECT_TRUE(h.holder(kPrefix, "ar2")->releasing());
+  EXPECT_FALSE(h.holder(kPrefix, "ar3")->releasing());
+  h.ack("ar2", kPrefix, v1::STAGE_CLEARED, 0, {}, generation);
+  EXPECT_NE(h.holder(kPrefix, "ar2"), nullptr) << "an old acknowledgement";
+  h.ack("ar2", kPrefix, v1::STAGE_CLEARED);
+  EXPECT_EQ(h.holder(kPrefix, "ar2"), nullptr);
+  arrive("ar1");
+  EXPECT_EQ(h.binding(kPrefix).attached_ar(), "ar1") << "at home it is revived";
+  EXPECT_FALSE(h.holder(h.prefix_of(kMn, "ar2"), "ar1")->releasing());
+}
+
+TEST_F(MachinePolicyTest, NobodyIsRefusedAnythingOnceTheNodeHasLeftOrTheQuarantineIsOver) {
+  set(default_scope(), mode_policy(v1::MODE_NOMADIC));
+  arrive("ar1");
+  arrive("ar2");
+  h.detach("ar2", kMn);
+  EXPECT_FALSE(h.holder(kPrefix, "ar2")->releasing()) << "it may come back";
+  h.advance(seconds(11));
+  EXPECT_TRUE(h.holder(kPrefix, "ar2")->releasing());
+  arrive("ar2");
+  EXPECT_FALSE(h.holder(kPrefix, "ar2")->releasing());
+  h.restart(true);
+  EXPECT_FALSE(h.holder(kPrefix, "ar2")->releasing());
+  h.advance(hours(2));
+  EXPECT_TRUE(h.holder(kPrefix, "ar2")->releasing());
+}
+
 TEST_F(MachinePolicyTest, RelocateAfterWaitsAndEachMoveBeginsAnew) {
   v1::Policy policy;
   policy.mutable_relocate_after()->set_seconds(30);
@@ -295,13 +334,13 @@ TEST_F(MachinePolicyTest, AnEndedPrefixIsQuarantinedAndThenForgotten) {
   arrive("ar1");
   arrive("ar2");
   EXPECT_TRUE(h.binding(kPrefix).released());
-  h.ack("ar2", kPrefix, v1::STAGE_CLEARED);
   h.advance(hours(2) - seconds(1));
   EXPECT_FALSE(h.holder(kPrefix, "ar1")->releasing()) << "it answers unreachable for as long";
   h.advance(seconds(1));
   EXPECT_TRUE(h.holder(kPrefix, "ar1")->releasing());
   EXPECT_EQ(node("ar1").pool_used(), 1U);
   h.ack("ar1", kPrefix, v1::STAGE_CLEARED);
+  h.ack("ar2", kPrefix, v1::STAGE_CLEARED);
   EXPECT_EQ(h.find(kPrefix), nullptr);
   EXPECT_EQ(node("ar1").pool_used(), 0U);
   EXPECT_EQ(h.values.count("binding/" + kPrefix), 0U);

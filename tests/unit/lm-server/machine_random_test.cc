@@ -378,16 +378,25 @@ class World {
     SCOPED_TRACE(binding.ShortDebugString());
     const bool detached = is_detached(binding);
     EXPECT_EQ(binding.state(), detached ? v1::BINDING_STATE_DETACHED : v1::BINDING_STATE_SETTLED);
+    // Where the MN is told that the prefix has ended.
+    std::string refuses;
+    for (const auto* other : harness_.machine.bindings_of(binding.mn_id())) {
+      if (binding.released() && other->attached_ar() != binding.home_ar()) refuses += other->attached_ar();
+      if (!refuses.empty()) break;
+    }
     for (const auto& holder : binding.holders()) {
-      EXPECT_TRUE(holder.ar() == binding.home_ar() || holder.ar() == binding.attached_ar());
+      EXPECT_TRUE(holder.ar() == binding.home_ar() || holder.ar() == binding.attached_ar() || holder.ar() == refuses);
     }
     for (const auto& [name, speaker] : speakers_) {
       Forwarding expected;
-      if (detached && name == binding.home_ar()) expected.kind = Forwarding::Kind::kUnreachable;
-      if (!detached && name == binding.home_ar()) expected = {Forwarding::Kind::kRedirect, binding.attached_ar(), {}};
+      if (detached && name == binding.home_ar())
+        expected = {Forwarding::Kind::kUnreachable, {}, {}, binding.released()};
+      if (detached && name == refuses) expected.kind = Forwarding::Kind::kRefuse;
+      if (!detached && name == binding.home_ar())
+        expected = {Forwarding::Kind::kRedirect, binding.attached_ar(), {}, false};
       if (!detached && name == binding.attached_ar()) {
         const bool tunnelled = is_away(binding) && binding.mode() == v1::MODE_REDIRECT && !binding.direct_uplink();
-        expected = {Forwarding::Kind::kDeliver, {}, tunnelled ? binding.home_ar() : std::string()};
+        expected = {Forwarding::Kind::kDeliver, {}, tunnelled ? binding.home_ar() : std::string(), false};
       }
       const auto it = speaker.forwarding.find(binding.prefix());
       EXPECT_EQ(it == speaker.forwarding.end() ? Forwarding{} : it->second, expected) << name;

@@ -81,7 +81,9 @@ class FakeForwarding : public ForwardingPlane {
       case Route::Kind::kRedirect:
         return "redirect " + route->segment.to_string();
       case Route::Kind::kUnreachable:
-        return "unreachable";
+        return route->ended ? "ended" : "unreachable";
+      case Route::Kind::kRefuse:
+        return "refuse " + route->interface + " " + route->link_local.to_string();
     }
     return "";
   }
@@ -131,7 +133,7 @@ class FakeAccess : public AccessPlane {
              const std::vector<AdvertisedPrefix>& prefixes) override {
     std::string text = fmt::format("serve {} {}", mn.to_string(), interface);
     for (const auto& p : prefixes)
-      text += fmt::format(" {}{}", p.prefix.to_string(), p.deprecated ? " deprecated" : "");
+      text += fmt::format(" {}{}{}", p.prefix.to_string(), p.deprecated ? " deprecated" : "", p.ended ? " ended" : "");
     journal_.push_back(text);
   }
   void release(const LinkLayerAddress& mn) override { journal_.push_back("release " + mn.to_string()); }
@@ -385,6 +387,44 @@ TEST_F(ControllerTest, WhatHasEndedDoesNotSayWhereTheMnIsAttached) {
   snapshot({ended, attached("ar1", 30, 0, "2001:db8:1000:f00::/64")});
   access_.on_arrival(arrival());
   EXPECT_THAT(lm_.attaches, IsEmpty());
+}
+
+v1::Binding ended(const std::string& present, std::uint64_t revision) {
+  auto binding = attached(present, revision, 0);
+  binding.clear_attached_ar();
+  binding.set_state(v1::BINDING_STATE_DETACHED);
+  binding.set_released(true);
+  return binding;
+}
+
+TEST_F(ControllerTest, AnEndedPrefixIsRefusedAndItsNodeToldNotToUseIt) {
+  start("ar2");
+  snapshot({});
+  record(ended("ar2", 20), /*more=*/true);
+  EXPECT_THAT(take(), ElementsAre("kernel 2001:db8:1000::/64 refuse eth2 fe80::ff:fe00:11",
+                                  "ack UNREACHABLE 2001:db8:1000::/64"));
+  record(attached("ar2", 20, 0, "2001:db8:2000::/64", "ar2"));
+  EXPECT_THAT(take(), Contains("serve 02:00:00:00:00:11 eth2 2001:db8:2000::/64 2001:db8:1000::/64 deprecated ended"));
+  access_.on_ra_sent(mn(), {{prefix(), true, true}}, now_system());
+  EXPECT_THAT(take(), IsEmpty()) << "it is not advertised";
+  // The MN goes on to ar3.
+  auto gone = ended("ar2", 30);
+  holder(gone, "ar2")->set_releasing(true);
+  record(gone);
+  EXPECT_THAT(take(), Contains("kernel 2001:db8:1000::/64 none"));
+}
+
+TEST_F(ControllerTest, ARefusalStaysUntilTheHomeDeliversAgain) {
+  start("ar2");
+  snapshot({ended("ar2", 20)});
+  auto home = attached("ar1", 30, 0);
+  holder(home, "ar2")->set_unreachable(true);
+  take();
+  record(home);
+  EXPECT_THAT(take(), Not(Contains(::testing::StartsWith("kernel"))));
+  delivers(home, "ar1", 31);
+  record(home);
+  EXPECT_THAT(take(), Contains("kernel 2001:db8:1000::/64 redirect 2001:db8:a1::d"));
 }
 
 TEST_F(ControllerTest, RedirectsOnlyAfterTheTargetHasAcknowledged) {

@@ -46,7 +46,7 @@ TEST(DesiredTest, OldArKeepsDeliveringUntilTheNewOneHasAcknowledged) {
 TEST(DesiredTest, OldArRedirectsOnceTheNewOneDeliversAtThisGeneration) {
   auto binding = moving_to_ar2();
   ar2_delivers(binding, 1, 20);
-  EXPECT_EQ(desired(binding, "ar1").forwarding, (Forwarding{Forwarding::Kind::kRedirect, "ar2", ""}));
+  EXPECT_EQ(desired(binding, "ar1").forwarding, (Forwarding{Forwarding::Kind::kRedirect, "ar2", "", false}));
   EXPECT_EQ(desired(binding, "ar1").anchoring, (Anchoring{Anchoring::Kind::kUntilSuperseded, 1, "ar2"}));
 }
 
@@ -81,7 +81,7 @@ TEST(DesiredTest, DuringTheGraceTimeOfADetachmentEverythingStays) {
   binding.mutable_holders(0)->set_redirects_to("ar2");
   binding.set_attached_ar("");
   binding.set_state(v1::BINDING_STATE_DETACHED_GRACE);
-  EXPECT_EQ(desired(binding, "ar1").forwarding, (Forwarding{Forwarding::Kind::kRedirect, "ar2", ""}));
+  EXPECT_EQ(desired(binding, "ar1").forwarding, (Forwarding{Forwarding::Kind::kRedirect, "ar2", "", false}));
   EXPECT_EQ(desired(binding, "ar2").forwarding.kind, Forwarding::Kind::kDeliver);
   EXPECT_EQ(desired(binding, "ar2").anchoring, (Anchoring{Anchoring::Kind::kAdvertise, 1, ""}));
 }
@@ -90,7 +90,18 @@ TEST(DesiredTest, AfterADetachmentOnlyTheHomeArAnswers) {
   auto binding = moving_to_ar2();
   binding.set_attached_ar("");
   binding.set_state(v1::BINDING_STATE_DETACHED);
-  EXPECT_EQ(desired(binding, "ar1").forwarding.kind, Forwarding::Kind::kUnreachable);
+  EXPECT_EQ(desired(binding, "ar1").forwarding, (Forwarding{Forwarding::Kind::kUnreachable, "", "", false}));
+  EXPECT_EQ(desired(binding, "ar2"), Desired{});
+}
+
+TEST(DesiredTest, WhereTheNodeOfAnEndedPrefixIsItIsRefused) {
+  auto binding = moving_to_ar2();
+  binding.set_attached_ar("");
+  binding.set_state(v1::BINDING_STATE_DETACHED);
+  binding.set_released(true);
+  EXPECT_EQ(desired(binding, "ar1").forwarding, (Forwarding{Forwarding::Kind::kUnreachable, "", "", true}));
+  EXPECT_EQ(desired(binding, "ar2").forwarding.kind, Forwarding::Kind::kRefuse);
+  binding.mutable_holders(1)->set_releasing(true);
   EXPECT_EQ(desired(binding, "ar2"), Desired{});
 }
 
@@ -98,25 +109,25 @@ TEST(DesiredTest, TheUplinkOfARedirectedPrefixLeavesThroughItsHome) {
   auto binding = moving_to_ar2();
   binding.set_mode(v1::MODE_REDIRECT);
   binding.set_preference(0);
-  EXPECT_EQ(desired(binding, "ar2").forwarding, (Forwarding{Forwarding::Kind::kDeliver, "", "ar1"}));
+  EXPECT_EQ(desired(binding, "ar2").forwarding, (Forwarding{Forwarding::Kind::kDeliver, "", "ar1", false}));
   binding.set_direct_uplink(true);
-  EXPECT_EQ(desired(binding, "ar2").forwarding, (Forwarding{Forwarding::Kind::kDeliver, "", ""}));
+  EXPECT_EQ(desired(binding, "ar2").forwarding, (Forwarding{Forwarding::Kind::kDeliver, "", "", false}));
   binding.set_direct_uplink(false);
   binding.set_mode(v1::MODE_RELOCATE);
-  EXPECT_EQ(desired(binding, "ar2").forwarding, (Forwarding{Forwarding::Kind::kDeliver, "", ""}));
+  EXPECT_EQ(desired(binding, "ar2").forwarding, (Forwarding{Forwarding::Kind::kDeliver, "", "", false}));
 }
 
 TEST(DesiredTest, TheUplinkAtHomeIsDirect) {
   auto binding = moving_to_ar2();
   binding.set_mode(v1::MODE_REDIRECT);
   binding.set_attached_ar("ar1");
-  EXPECT_EQ(desired(binding, "ar1").forwarding, (Forwarding{Forwarding::Kind::kDeliver, "", ""}));
+  EXPECT_EQ(desired(binding, "ar1").forwarding, (Forwarding{Forwarding::Kind::kDeliver, "", "", false}));
 }
 
 TEST(DesiredTest, TheHomeKeepsDeliveringDirectlyUntilTheNewArDelivers) {
   auto binding = moving_to_ar2();
   binding.set_mode(v1::MODE_REDIRECT);
-  EXPECT_EQ(desired(binding, "ar1").forwarding, (Forwarding{Forwarding::Kind::kDeliver, "", ""}));
+  EXPECT_EQ(desired(binding, "ar1").forwarding, (Forwarding{Forwarding::Kind::kDeliver, "", "", false}));
 }
 
 TEST(DesiredTest, AnArThatTheMnHasLeftKeepsTheUplinkThroughHomeUntilTheNextDelivers) {
@@ -127,13 +138,13 @@ TEST(DesiredTest, AnArThatTheMnHasLeftKeepsTheUplinkThroughHomeUntilTheNextDeliv
   binding.set_attached_ar("ar3");
   auto* ar3 = binding.add_holders();
   ar3->set_ar("ar3");
-  EXPECT_EQ(desired(binding, "ar2").forwarding, (Forwarding{Forwarding::Kind::kDeliver, "", "ar1"}));
+  EXPECT_EQ(desired(binding, "ar2").forwarding, (Forwarding{Forwarding::Kind::kDeliver, "", "ar1", false}));
   ar3->set_delivers(true);
   *ar3->mutable_generation() = binding.generation();
-  EXPECT_EQ(desired(binding, "ar2").forwarding, (Forwarding{Forwarding::Kind::kRedirect, "ar3", ""}));
+  EXPECT_EQ(desired(binding, "ar2").forwarding, (Forwarding{Forwarding::Kind::kRedirect, "ar3", "", false}));
   binding.set_attached_ar("");
   binding.set_state(v1::BINDING_STATE_DETACHED_GRACE);
-  EXPECT_EQ(desired(binding, "ar2").forwarding, (Forwarding{Forwarding::Kind::kDeliver, "", "ar1"}));
+  EXPECT_EQ(desired(binding, "ar2").forwarding, (Forwarding{Forwarding::Kind::kDeliver, "", "ar1", false}));
 }
 
 TEST(DesiredTest, WithoutRelocationTheOldArWaitsForNoRoute) {

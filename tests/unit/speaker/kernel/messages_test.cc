@@ -43,7 +43,10 @@ std::vector<KernelRoute> all_kinds() {
   uplink.interface = 3;
   auto own = route(Kind::kBlackhole);
   own.source = own.destination;
-  return {deliver, redirect, decapsulate, uplink, own, route(Kind::kUnreachable)};
+  auto prohibit = route(Kind::kProhibit);
+  prohibit.source = prohibit.destination;
+  prohibit.destination = prefix("8000::/1");
+  return {deliver, redirect, decapsulate, uplink, own, prohibit, route(Kind::kUnreachable)};
 }
 
 std::vector<KernelRule> all_rules() {
