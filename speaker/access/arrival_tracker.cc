@@ -57,7 +57,10 @@ bool ArrivalTracker::tells_of_arrival(const Frame& frame, const Entry& entry) co
         frame.link_local && !entry.served_link_local_seen && *frame.link_local != entry.served_link_local;
     return corrects || frame.trigger == v1::TRIGGER_ROUTER_SOLICITATION;
   }
-  if (entry.guarded_until && frame.at < *entry.guarded_until) return false;
+  if (entry.guarded_until && frame.at < *entry.guarded_until &&
+      (entry.guarded_from_solicitations || frame.trigger != v1::TRIGGER_ROUTER_SOLICITATION)) {
+    return false;
+  }
   // What goes to a group comes on every link that the MN keeps up: it does not say that it wants to be here.
   if (entry.moved_away && frame.to_group && frame.trigger != v1::TRIGGER_ROUTER_SOLICITATION) return false;
   if (entry.refused_until && frame.at < *entry.refused_until && frame.trigger != v1::TRIGGER_ROUTER_SOLICITATION &&
@@ -72,9 +75,7 @@ void ArrivalTracker::serve(const Station& station, const Ipv6Address& link_local
   for (const Station& other : stations_of(station.link_layer_address)) {
     const auto found = entries_.find(other);
     if (other == station || found == entries_.end() || found->second.kind != Kind::kServed) continue;
-    found->second.guarded_until = now + config_.overlap_guard;
-    found->second.moved_away = true;
-    set_kind(other, found->second, Kind::kHeldBack);
+    guard(other, found->second, now, true);
   }
   Entry& entry = entry_of(station);
   if (entry.kind != Kind::kServed || entry.served_link_local != link_local) {
@@ -98,12 +99,23 @@ std::vector<Station> ArrivalTracker::release(const LinkLayerAddress& mn, std::si
   for (const Station& station : stations) {
     const auto found = entries_.find(station);
     if (found == entries_.end()) continue;  // forgotten for the sake of the ones before
-    found->second.guarded_until = now + config_.overlap_guard;
-    found->second.moved_away = true;
+    guard(station, found->second, now, true);
     found->second.reported_at.reset();
-    set_kind(station, found->second, Kind::kHeldBack);
   }
   return stations;
+}
+
+void ArrivalTracker::release_after_restart(const Station& station, SteadyTime now) {
+  Entry& entry = entry_of(station);
+  guard(station, entry, now, false);
+  entry.reported_at.reset();
+}
+
+void ArrivalTracker::guard(const Station& station, Entry& entry, SteadyTime now, bool from_solicitations) {
+  entry.guarded_until = now + config_.overlap_guard;
+  entry.guarded_from_solicitations = from_solicitations;
+  entry.moved_away = true;
+  set_kind(station, entry, Kind::kHeldBack);
 }
 
 void ArrivalTracker::depart(const Station& station) {
