@@ -20,6 +20,8 @@ ENTRY_POINT = ["/opt/kedge/start.sh"]
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 BUILD_SUBFOLDERS = ("lm-server", "speaker", "kedgectl", "tests/tools")
 LOG_LINES = 15
+# By its path: the command is looked for on the node's PATH.
+NSENTER = "/usr/bin/nsenter"
 FIRST_INTERFACE_INDEX = 100
 
 
@@ -201,24 +203,30 @@ class Lab:
     # Use
 
     def run(self, name, command, **options):
-        """Runs a command in a node; like subprocess.run with text and captured output."""
-        script = REPOSITORY / "containerlab" / "netlab"
+        """Runs a command in a node; like subprocess.run with text and captured output. As `netlab exec`, but for what happens to the command
+        when this process is interrupted; `exec` takes 100 ms to start."""
+        node = self._alive(name)
         return subprocess.run(
-            [script, "exec", "-t", self.name, name, "--", *command], capture_output=True, text=True, check=False, **options
-        )
+            [NSENTER, "-t", str(node.pid), "-n", "-u", "-i", "-p", "-m", "--", *command],
+            env=node.env, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, **options
+        )  # fmt: skip
 
     def execute(self, name, command):
         """Runs a command in a node in place of this process's own work; returns its exit status."""
-        if name not in self.nodes:
-            raise LabError(f"lab {self.name} has no node {name}; it has {', '.join(self.nodes)}")
-        node = self.nodes[name]
-        if not node.alive():
-            raise LabError(f"node {name} of lab {self.name} does not run; run: netlab down {self.name}")
+        node = self._alive(name)
         env = dict(node.env)
         if "TERM" in os.environ:
             env["TERM"] = os.environ["TERM"]
         os.environ["PATH"] = env["PATH"]
         return namespaces.run_in_node(node.pid, env, command)
+
+    def _alive(self, name):
+        if name not in self.nodes:
+            raise LabError(f"lab {self.name} has no node {name}; it has {', '.join(self.nodes)}")
+        node = self.nodes[name]
+        if not node.alive():
+            raise LabError(f"node {name} of lab {self.name} does not run; run: netlab down {self.name}")
+        return node
 
     # Down
 

@@ -70,6 +70,7 @@ class PacketAccessPlane final : public AccessPlane {
   void serve(const LinkLayerAddress& mn, const Ipv6Address& link_local, const std::string& interface,
              const std::vector<AdvertisedPrefix>& prefixes) override;
   void release(const LinkLayerAddress& mn) override;
+  void release_after_restart(const LinkLayerAddress& mn) override;
   void refuse(const LinkLayerAddress& mn, milliseconds pause) override;
   std::optional<SteadyTime> last_heard(const LinkLayerAddress& mn) const override;
   void probe(const LinkLayerAddress& mn) override;
@@ -83,6 +84,7 @@ class PacketAccessPlane final : public AccessPlane {
     std::string name;
     std::uint32_t index = 0;  // 0: absent
     bool up = false;
+    bool up_before_start = false;
     std::uint32_t carrier_ups = 0;
     SteadyTime changed_at;
     std::unique_ptr<boost::asio::posix::stream_descriptor> socket;
@@ -212,6 +214,7 @@ void PacketAccessPlane::on_link(const LinkState& state) {
       if (port.index != 0) on_interface_lost(i);
       port.index = state.index;
       port.carrier_ups = state.carrier_ups;
+      port.up_before_start = state.up && links_ == nullptr;
       if (absl::Status status = open_socket(i); !status.ok()) {
         log_error("access_interface_failed", "interface", port.name, "error", status);
         port.index = 0;
@@ -245,6 +248,7 @@ void PacketAccessPlane::on_interface_lost(std::size_t index) {
 void PacketAccessPlane::on_port_down(std::size_t index) {
   Port& port = *ports_[index];
   port.up = false;
+  port.up_before_start = false;
   port.changed_at = std::chrono::steady_clock::now();
   port.provocation_timer.cancel();
   port.provocations = kProvocations.size();
@@ -472,6 +476,7 @@ void PacketAccessPlane::on_frame(std::size_t index, std::span<const std::uint8_t
                         .interface = port.name,
                         .trigger = heard.trigger,
                         .link_unchanged = verdict.link_unchanged,
+                        .on_earlier_link = port.up_before_start,
                         .heard_at = at,
                         .heard_at_steady = heard.at};
   log_debug("mn_heard", "mn", mn, "interface", port.name, "trigger", v1::Trigger_Name(heard.trigger), "link_local",
@@ -625,6 +630,16 @@ void PacketAccessPlane::release(const LinkLayerAddress& mn) {
   for (const Station& station : tracker_.release(mn, ports_.size(), std::chrono::steady_clock::now())) {
     // The link is down: the overlap is over.
     if (!ports_[station.port]->up) tracker_.end_guards(station.port);
+    update_suppression(station);
+  }
+}
+
+void PacketAccessPlane::release_after_restart(const LinkLayerAddress& mn) {
+  served_.erase(mn);
+  for (std::size_t port = 0; port < ports_.size(); ++port) {
+    if (!ports_[port]->up_before_start) continue;
+    const Station station{.port = port, .link_layer_address = mn};
+    tracker_.release_after_restart(station, std::chrono::steady_clock::now());
     update_suppression(station);
   }
 }

@@ -33,6 +33,8 @@ struct Arrival {
   v1::Trigger trigger = v1::TRIGGER_UNSPECIFIED;
   // It was moved away while it was served here, and its link has not changed since.
   bool link_unchanged = false;
+  // The link was up before this run of the speaker began: the MN may have moved on since and merely keep it up.
+  bool on_earlier_link = false;
   SystemTime heard_at;
   SteadyTime heard_at_steady;
 };
@@ -105,6 +107,9 @@ class AccessPlane {
   // its link goes down and up. After that a router solicitation or a frame to this router alone does; what goes to a
   // group does not, since an MN with two links up sends it on both.
   virtual void release(const LinkLayerAddress& mn) = 0;
+  // The MN was attached elsewhere when this run of the speaker first learnt of it, be it since long or in the moment of
+  // the restart: as release(), but only on links that were up before this run, and router solicitations count.
+  virtual void release_after_restart(const LinkLayerAddress& mn) = 0;
   // The LM refused it: arrivals by data frames are not reported again for `pause`; an RS or link-up is.
   virtual void refuse(const LinkLayerAddress& mn, std::chrono::milliseconds pause) = 0;
   // When the MN was last heard here; nullopt if never.

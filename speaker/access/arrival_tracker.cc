@@ -58,7 +58,10 @@ bool ArrivalTracker::tells_of_arrival(const Frame& frame, const Entry& entry) co
         frame.link_local && !entry.served_link_local_seen && *frame.link_local != entry.served_link_local;
     return corrects || frame.trigger == v1::TRIGGER_ROUTER_SOLICITATION;
   }
-  if (entry.guarded_until && frame.at < *entry.guarded_until) return false;
+  if (entry.guarded_until && frame.at < *entry.guarded_until &&
+      (entry.guarded_from_solicitations || frame.trigger != v1::TRIGGER_ROUTER_SOLICITATION)) {
+    return false;
+  }
   // What goes to a group comes on every link that the MN keeps up: it does not say that it wants to be here.
   if (entry.moved_away && frame.to_group && frame.trigger != v1::TRIGGER_ROUTER_SOLICITATION) return false;
   if (entry.refused_until && frame.at < *entry.refused_until && frame.trigger != v1::TRIGGER_ROUTER_SOLICITATION &&
@@ -73,7 +76,7 @@ void ArrivalTracker::serve(const Station& station, const Ipv6Address& link_local
   for (const Station& other : stations_of(station.link_layer_address)) {
     const auto found = entries_.find(other);
     if (other == station || found == entries_.end() || found->second.kind != Kind::kServed) continue;
-    hold_back(other, found->second, now);
+    hold_back(other, found->second, now, true);
   }
   Entry& entry = entry_of(station);
   if (entry.kind != Kind::kServed || entry.served_link_local != link_local) {
@@ -87,8 +90,9 @@ void ArrivalTracker::serve(const Station& station, const Ipv6Address& link_local
   set_kind(station, entry, Kind::kServed);
 }
 
-void ArrivalTracker::hold_back(const Station& station, Entry& entry, SteadyTime now) {
+void ArrivalTracker::hold_back(const Station& station, Entry& entry, SteadyTime now, bool from_solicitations) {
   entry.guarded_until = now + config_.overlap_guard;
+  entry.guarded_from_solicitations = from_solicitations;
   entry.moved_away = true;
   if (entry.kind == Kind::kServed) entry.link_unchanged = true;
   set_kind(station, entry, Kind::kHeldBack);
@@ -114,9 +118,15 @@ std::vector<Station> ArrivalTracker::release(const LinkLayerAddress& mn, std::si
     const auto found = entries_.find(station);
     if (found == entries_.end()) continue;  // forgotten for the sake of the ones before
     found->second.reported_at.reset();
-    hold_back(station, found->second, now);
+    hold_back(station, found->second, now, true);
   }
   return stations;
+}
+
+void ArrivalTracker::release_after_restart(const Station& station, SteadyTime now) {
+  Entry& entry = entry_of(station);
+  hold_back(station, entry, now, false);
+  entry.reported_at.reset();
 }
 
 void ArrivalTracker::depart(const Station& station) {

@@ -75,6 +75,9 @@ class ArrivalTracker {
   // when it is known on none; after that, frames to groups bring it back only once the link has changed. Returns the
   // stations concerned.
   std::vector<Station> release(const LinkLayerAddress& mn, std::size_t ports, SteadyTime now);
+  // The same on one port, where the MN may have come just now or have left in the moment of the speaker's restart:
+  // router solicitations count at once.
+  void release_after_restart(const Station& station, SteadyTime now);
   // The MN is gone from here: the next frame is an arrival.
   void depart(const Station& station);
   // No arrival for `pause` by a trigger that is no stronger than what was refused; a router solicitation always is one.
@@ -105,6 +108,7 @@ class ArrivalTracker {
     int reported_rank = 0;
     bool reported_link_local_seen = false;
     std::optional<SteadyTime> guarded_until;
+    bool guarded_from_solicitations = false;
     // It was moved away from here, and the link has not changed since.
     bool moved_away = false;
     // Moreover, it was served here until then: since when the link has been the same is known.
@@ -115,7 +119,7 @@ class ArrivalTracker {
 
   Entry& entry_of(const Station& station);
   void set_kind(const Station& station, Entry& entry, Kind kind);
-  void hold_back(const Station& station, Entry& entry, SteadyTime now);
+  void hold_back(const Station& station, Entry& entry, SteadyTime now, bool from_solicitations);
   // What happened before does not count any more.
   static void forget_past(Entry& entry);
   std::list<Station>& list_of(Kind kind) { return lists_[static_cast<std::size_t>(kind)]; }

@@ -95,6 +95,7 @@ void Controller::on_connection(const absl::Status& status) {
   if (status.ok()) {
     log_info("lm_connected");
   } else {
+    lm_was_away_ = true;
     // The kernel goes on forwarding and FRR announcing what they hold.
     log_warning("lm_disconnected", "reason", status.ToString(), "effect", "bindings stay as they are; retrying");
   }
@@ -216,6 +217,21 @@ void Controller::on_snapshot(const LmClient::Snapshot& snapshot) {
   for (const auto& [mn_id, prefixes] : prefixes_of_mn_) mns.push_back(mn_id);
   for (const auto& mn : served_) mns.push_back(mn.to_string());
   for (const auto& mn_id : mns) refresh_mn(mn_id);
+  hold_back_those_elsewhere(known);
+
+  // Moves that happened while the LM was away.
+  for (auto& [mn, pending] : pending_attaches_) {
+    pending.replay = lm_was_away_;
+    pending.retry_after = kFirstRetry;
+    if (!pending.in_flight) send_attach(mn);
+  }
+  snapshot_taken_ = true;
+  lm_was_away_ = false;
+  const auto departures = pending_detaches_;
+  for (const auto& [mn, detach] : departures) send_detach(detach.first, detach.second);
+}
+
+void Controller::hold_back_those_elsewhere(const std::set<Ipv6Prefix>& known) {
   for (const auto& [mn_id, prefixes] : prefixes_of_mn_) {
     const bool new_here =
         std::none_of(prefixes.begin(), prefixes.end(), [&](const auto& p) { return known.contains(p); });
@@ -223,19 +239,16 @@ void Controller::on_snapshot(const LmClient::Snapshot& snapshot) {
       const auto& ar = entries_.at(prefix).record.attached_ar();
       return !ar.empty() && ar != config_.name;
     });
-    // An earlier run knew that it has moved away; its old link may still be up.
     const auto mn = LinkLayerAddress::parse(mn_id);
-    if (new_here && elsewhere && !attached_here(mn_id) && mn.ok()) access_.release(*mn);
+    if (!new_here || !elsewhere || attached_here(mn_id) || !mn.ok()) continue;
+    access_.release_after_restart(*mn);
+    // What was heard so far may be no more than the answer to our question who is there, on a link that is about to go.
+    const auto pending = pending_attaches_.find(*mn);
+    if (pending != pending_attaches_.end() && pending->second.arrival.on_earlier_link &&
+        pending->second.arrival.trigger != v1::TRIGGER_ROUTER_SOLICITATION) {
+      pending_attaches_.erase(pending);
+    }
   }
-
-  // Moves that happened while the LM was away.
-  for (auto& [mn, pending] : pending_attaches_) {
-    pending.replay = true;
-    pending.retry_after = kFirstRetry;
-    if (!pending.in_flight) send_attach(mn);
-  }
-  const auto departures = pending_detaches_;
-  for (const auto& [mn, detach] : departures) send_detach(detach.first, detach.second);
 }
 
 void Controller::on_record(const v1::Record& record) {
@@ -557,7 +570,9 @@ void Controller::refresh_mn(const std::string& mn_id) {
   for (const auto& prefix : prefixes_of_mn_.at(mn_id)) {
     const auto& entry = entries_.at(prefix);
     // It may have an address from it still, and must not take it for anything new.
-    if (entry.desired.forwarding.kind == Forwarding::Kind::kRefuse) advertised.push_back({prefix, true, true});
+    if (entry.desired.forwarding.kind == Forwarding::Kind::kRefuse && !entry.record.mobile_network()) {
+      advertised.push_back({prefix, true, true});
+    }
     if (entry.record.attached_ar() != config_.name) continue;
     // No prefix is advertised to the MN before its packets are delivered; all of them go into one RA.
     if (!delivering(entry)) return;
@@ -622,7 +637,7 @@ void Controller::start_attach(const Arrival& arrival) {
     pending.arrival.heard_at = heard_at;
     pending.arrival.link_unchanged = link_unchanged;
   }
-  if (!pending.in_flight) send_attach(arrival.link_layer_address);
+  if (!pending.in_flight && snapshot_taken_) send_attach(arrival.link_layer_address);
 }
 
 void Controller::send_attach(const LinkLayerAddress& mn) {

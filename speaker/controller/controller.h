@@ -120,6 +120,8 @@ class Controller {
 
   void start_attach(const Arrival& arrival);
   void send_attach(const LinkLayerAddress& mn);
+  // MNs that are attached elsewhere, and of which an earlier run of the speaker knew whether they had left.
+  void hold_back_those_elsewhere(const std::set<Ipv6Prefix>& known);
   void attach_done(const LinkLayerAddress& mn, std::uint64_t sequence, const absl::Status& status);
   // Its departure has been seen and is not answered yet, and no younger attachment here is known.
   bool leaving(const LinkLayerAddress& mn) const;
@@ -143,6 +145,10 @@ class Controller {
   // Changed by records of a commit that is not complete yet.
   std::set<std::string> changed_mns_;
   std::map<LinkLayerAddress, PendingAttach> pending_attaches_;
+  // Attachments wait for it: it tells which of them are known to be old.
+  bool snapshot_taken_ = false;
+  // Since the last snapshot.
+  bool lm_was_away_ = false;
   std::map<LinkLayerAddress, std::pair<Departure, v1::Generation>> pending_detaches_;
   std::uint64_t sequence_ = 0;
   v1::SpeakerHealth health_;

@@ -103,7 +103,7 @@ def test_an_interrupted_up_leaves_no_trace(traces, pair, name, moment, number):
         (pair.parent / "b.ip").write_text("address add 2001:db8::1/64 dev eth7\n")
     process = start_up(pair, name)
     if moment == "links are there":
-        process.stderr.readline()
+        wait_for_links(process)
         left.remember_namespaces()
     else:
         wait_until("a first namespace", lambda: process.poll() is not None or left.found(), interval=0.001)
@@ -111,6 +111,10 @@ def test_an_interrupted_up_leaves_no_trace(traces, pair, name, moment, number):
     assert process.wait(timeout=30) != 0
     process.stderr.close()
     wait_until("no trace of the lab", lambda: not left.found())
+
+
+def wait_for_links(process):
+    assert any("links are there" in line for line in process.stderr)
 
 
 def start_up(topology, name):
@@ -122,7 +126,7 @@ def test_what_a_killed_netlab_left_is_removed_by_down(netlab, traces, pair, name
     left = traces(name)
     (pair.parent / "b.ip").write_text("address add 2001:db8::1/64 dev eth7\n")
     process = start_up(pair, name)
-    process.stderr.readline()
+    wait_for_links(process)
     process.kill()
     process.wait(timeout=30)
     process.stderr.close()
@@ -176,14 +180,14 @@ def pair_lab(root, request, tmp_path_factory):
 @pytest.mark.parametrize(
     "script, status", [("exit 0", 0), ("exit 7", 7), ("kill -TERM $$", 128 + signal.SIGTERM), ("exec /nonexistent", 127)]
 )
-def test_exec_gives_the_commands_own_status(pair_lab, script, status):
-    assert pair_lab.run("a", "sh", "-c", script, check=False).returncode == status
+def test_exec_gives_the_commands_own_status(netlab, pair_lab, script, status):
+    assert netlab("exec", "-t", pair_lab.lab.name, "a", "--", "sh", "-c", script).returncode == status
 
 
 def test_exec_of_an_unknown_command_or_node_says_so(netlab, pair_lab):
-    result = pair_lab.run("a", "no-such-command", check=False)
+    result = netlab("exec", "-t", pair_lab.lab.name, "a", "--", "no-such-command")
     assert result.returncode == 127 and "no-such-command" in result.stderr
-    result = pair_lab.run("z", "true", check=False)
+    result = netlab("exec", "-t", pair_lab.lab.name, "z", "--", "true")
     assert result.returncode == 1 and "has no node z; it has a, b" in result.stderr
 
 

@@ -289,7 +289,12 @@ void Speaker::serve(const LinkLayerAddress& mn, const Ipv6Address&, const std::s
 
 void Speaker::release(const LinkLayerAddress& mn) {
   served_.erase(mn);
-  released_[mn] = world_.steady_now_;
+  released_[mn] = {world_.steady_now_};
+}
+
+void Speaker::release_after_restart(const LinkLayerAddress& mn) {
+  served_.erase(mn);
+  if (!came_up_.contains(mn)) released_[mn] = {world_.steady_now_, true};
 }
 
 std::optional<SteadyTime> Speaker::last_heard(const LinkLayerAddress& mn) const {
@@ -300,7 +305,9 @@ std::optional<SteadyTime> Speaker::last_heard(const LinkLayerAddress& mn) const 
 bool Speaker::hears(const LinkLayerAddress& mn, v1::Trigger trigger, bool guess, const std::string& interface) {
   heard_[mn] = world_.steady_now_;
   const auto released = released_.find(mn);
-  if (!served_.contains(mn) && released != released_.end() && world_.steady_now_ - released->second < kOverlapGuard) {
+  if (!served_.contains(mn) && released != released_.end() &&
+      world_.steady_now_ - released->second.at < kOverlapGuard &&
+      !(released->second.solicitations_count && trigger == v1::TRIGGER_ROUTER_SOLICITATION)) {
     return false;
   }
   const auto served = served_.find(mn);
@@ -313,6 +320,7 @@ bool Speaker::hears(const LinkLayerAddress& mn, v1::Trigger trigger, bool guess,
   arrival.link_local_seen = !guess;
   arrival.interface = interface;
   arrival.trigger = trigger;
+  arrival.on_earlier_link = !came_up_.contains(mn);
   arrival.heard_at = world_.now_;
   arrival.heard_at_steady = world_.steady_now_;
   on_arrival(arrival);

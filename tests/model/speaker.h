@@ -57,12 +57,16 @@ class Speaker : public speaker::LmClient,
   void serve(const LinkLayerAddress& mn, const Ipv6Address& link_local, const std::string& interface,
              const std::vector<speaker::AdvertisedPrefix>& prefixes) override;
   void release(const LinkLayerAddress& mn) override;
+  void release_after_restart(const LinkLayerAddress& mn) override;
   void refuse(const LinkLayerAddress&, std::chrono::milliseconds) override {}
   std::optional<SteadyTime> last_heard(const LinkLayerAddress& mn) const override;
   void probe(const LinkLayerAddress&) override {}
   bool serves(const LinkLayerAddress& mn) const { return served_.contains(mn); }
   bool hears(const LinkLayerAddress& mn, v1::Trigger trigger, bool guess, const std::string& interface);
-  void link_up(const LinkLayerAddress& mn) { released_.erase(mn); }
+  void link_up(const LinkLayerAddress& mn) {
+    released_.erase(mn);
+    came_up_.insert(mn);
+  }
   bool departed(const LinkLayerAddress& mn, v1::DetachReason reason);
 
   // One step of FRR's only writer: plan a round, commit it, hear of it.
@@ -95,7 +99,13 @@ class Speaker : public speaker::LmClient,
   std::map<Ipv6Prefix, Pending> pending_;
   std::map<Ipv6Prefix, Watch> watches_;
   std::map<LinkLayerAddress, std::string> served_;
-  std::map<LinkLayerAddress, std::chrono::steady_clock::time_point> released_;
+  struct Released {
+    std::chrono::steady_clock::time_point at;
+    bool solicitations_count = false;
+  };
+  std::map<LinkLayerAddress, Released> released_;
+  // Whose link came up in this run.
+  std::set<LinkLayerAddress> came_up_;
   std::map<LinkLayerAddress, std::chrono::steady_clock::time_point> heard_;
 
   Injector* injector_ = nullptr;

@@ -158,6 +158,15 @@ TEST_F(ArrivalTrackerTest, AnMnThatIsElsewhereIsHeldBackAlsoWhereItWasNeverHeard
   EXPECT_TRUE(reports(2001, kRs));
 }
 
+TEST_F(ArrivalTrackerTest, AfterARestartASolicitationCountsAndWhatTheQuestionWhoIsThereBringsDoesNot) {
+  tracker_.release_after_restart({0, mn_}, at(0));
+  EXPECT_FALSE(reports(1, kData));
+  EXPECT_FALSE(reports(2, kNd));
+  EXPECT_TRUE(reports(3, kNd, 1)) << "on another port";
+  EXPECT_TRUE(reports(4, kRs));
+  EXPECT_TRUE(reports(2000, kData)) << "the guard has ended";
+}
+
 TEST_F(ArrivalTrackerTest, ALinkThatComesUpEndsTheGuardButServesOn) {
   const Station other{0, mac(2)};
   serve(0, real_);

@@ -137,6 +137,9 @@ class FakeAccess : public AccessPlane {
     journal_.push_back(text);
   }
   void release(const LinkLayerAddress& mn) override { journal_.push_back("release " + mn.to_string()); }
+  void release_after_restart(const LinkLayerAddress& mn) override {
+    journal_.push_back("release after restart " + mn.to_string());
+  }
   void refuse(const LinkLayerAddress& mn, std::chrono::milliseconds) override {
     journal_.push_back("refuse " + mn.to_string());
   }
@@ -548,9 +551,39 @@ TEST_F(ControllerTest, ARestartedOldAnchorDoesNotTakeFramesOnAnOldLinkForAReturn
   auto moved = attached("ar3", 30, 2);
   delivers(moved, "ar3", 31);
   snapshot({moved});
-  EXPECT_THAT(take(), Contains("release 02:00:00:00:00:11"));
+  EXPECT_THAT(take(), Contains("release after restart 02:00:00:00:00:11"));
   snapshot({moved});
-  EXPECT_THAT(take(), Not(Contains("release 02:00:00:00:00:11"))) << "a lost session is no restart";
+  EXPECT_THAT(take(), Not(Contains("release after restart 02:00:00:00:00:11"))) << "a lost session is no restart";
+}
+
+TEST_F(ControllerTest, WhatARestartedOldAnchorHeardBeforeItsFirstSnapshotIsNoReturn) {
+  start("ar1");
+  auto answer = arrival(v1::TRIGGER_DATA_FRAME);
+  answer.on_earlier_link = true;
+  access_.on_arrival(answer);
+  EXPECT_THAT(lm_.attaches, IsEmpty()) << "only the snapshot tells whether it has moved on";
+  auto moved = attached("ar2", 20, 1);
+  delivers(moved, "ar2", 21);
+  snapshot({moved});
+  EXPECT_THAT(lm_.attaches, IsEmpty());
+}
+
+TEST_F(ControllerTest, AnArrivalBeforeTheFirstSnapshotIsAttachedByIt) {
+  start("ar1");
+  access_.on_arrival(arrival(v1::TRIGGER_DATA_FRAME));
+  auto elsewhere = attached("ar2", 20, 1);
+  snapshot({elsewhere});
+  ASSERT_EQ(lm_.attaches.size(), 1U) << "its link came up in this run";
+  EXPECT_EQ(lm_.attaches[0].trigger(), v1::TRIGGER_DATA_FRAME) << "nothing was away, so nothing is replayed";
+}
+
+TEST_F(ControllerTest, ASolicitationOnAnEarlierLinkBeforeTheFirstSnapshotIsAnArrival) {
+  start("ar1");
+  auto asks = arrival();
+  asks.on_earlier_link = true;
+  access_.on_arrival(asks);
+  snapshot({attached("ar2", 20, 1)});
+  EXPECT_EQ(lm_.attaches.size(), 1U);
 }
 
 TEST_F(ControllerTest, WithoutRedirectionTheOldRouteGoesOnlyWhenBgpPrefersTheNewOne) {
@@ -613,6 +646,7 @@ TEST_F(ControllerTest, AnAttachThatWaitsIsReplayedWithItsAgeWhenTheLmIsBack) {
   early.heard_at_steady -= std::chrono::seconds(30);
   access_.on_arrival(early);
   lm_.attach_done[0](absl::UnavailableError("LM away"));
+  lm_.on_connection(absl::UnavailableError("LM away"));
   snapshot({});
   ASSERT_EQ(lm_.attaches.size(), 2U);
   EXPECT_GE(lm_.attaches[1].age().seconds(), 30);
