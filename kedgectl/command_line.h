@@ -18,7 +18,7 @@ struct GlobalOptions {
   std::string server;
   bool insecure_plaintext = false;
   OutputFormat format = OutputFormat::kTable;
-  // Of each call but `watch`.
+  // Of each call; of `backup`, between two pieces; `watch` waits for ever.
   std::chrono::milliseconds timeout{10'000};
   bool verbose = false;
 };
@@ -64,10 +64,16 @@ struct DrainCommand {
 struct DetachCommand {
   std::string mn_id;
 };
+struct BackupCommand {
+  // "-" is standard output.
+  std::string file;
+  // Replaces a file that is there already.
+  bool force = false;
+};
 
 using Command =
     std::variant<StatusCommand, NodesCommand, BindingsCommand, BindingCommand, WatchCommand, PolicyListCommand,
-                 PolicyShowCommand, PolicySetCommand, PolicyDeleteCommand, DrainCommand, DetachCommand>;
+                 PolicyShowCommand, PolicySetCommand, PolicyDeleteCommand, DrainCommand, DetachCommand, BackupCommand>;
 
 struct CommandLine {
   GlobalOptions global;

@@ -2,6 +2,7 @@
 
 #include "common/credentials.h"
 #include "common/log.h"
+#include "kedgectl/backup.h"
 #include "kedgectl/command_line.h"
 #include "kedgectl/commands.h"
 #include "kedgectl/report.h"
@@ -24,6 +25,7 @@ struct Runner {
   ExitCode operator()(const PolicyDeleteCommand& command) const { return run_policy_delete(session, command); }
   ExitCode operator()(const DrainCommand& command) const { return run_drain(session, command); }
   ExitCode operator()(const DetachCommand& command) const { return run_detach(session, command); }
+  ExitCode operator()(const BackupCommand& command) const { return run_backup(session, command); }
 };
 
 }  // namespace

@@ -36,6 +36,12 @@ void PrefixPool::continue_behind(const Ipv6Prefix& prefix) {
   if (const auto index = index_of(prefix)) next_ = (*index + 1) % size();
 }
 
+void PrefixPool::skip_ahead() {
+  if (taken_.empty()) return;
+  // By the golden section, whose multiples keep away from each other.
+  next_ = (next_ + static_cast<std::uint64_t>(0.618034 * static_cast<double>(size()))) % size();
+}
+
 void PrefixPool::give_back(const Ipv6Prefix& prefix) {
   const auto index = index_of(prefix);
   if (!index || !taken_[*index]) return;

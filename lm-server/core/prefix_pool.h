@@ -22,6 +22,8 @@ class PrefixPool {
   bool claim(const Ipv6Prefix& prefix);
   // The next take() begins its search behind `prefix`. No effect when it is in no pool.
   void continue_behind(const Ipv6Prefix& prefix);
+  // The next take() begins far from what has been handed out lately, and from where it began after earlier calls.
+  void skip_ahead();
   // No effect when it is not taken.
   void give_back(const Ipv6Prefix& prefix);
 

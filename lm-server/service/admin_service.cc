@@ -11,6 +11,7 @@
 #include "common/status.h"
 #include "common/time.h"
 #include "lm-server/core/rules.h"
+#include "lm-server/service/backup_reactor.h"
 #include "lm-server/service/mobility_service.h"
 #include "lm-server/service/version.h"
 
@@ -287,6 +288,11 @@ grpc::ServerUnaryReactor* AdminService::Detach(grpc::CallbackServerContext* cont
         });
   });
   return reactor;
+}
+
+grpc::ServerWriteReactor<v1::BackupRecord>* AdminService::Backup(grpc::CallbackServerContext*,
+                                                                 const v1::BackupRequest*) {
+  return new BackupReactor(engine_.store().cursor());
 }
 
 }  // namespace kedge::lm

@@ -36,6 +36,8 @@ class AdminService : public v1::Admin::CallbackService {
                                         v1::Node* response) override;
   grpc::ServerUnaryReactor* Detach(grpc::CallbackServerContext* context, const v1::DetachNodeRequest* request,
                                    v1::DetachNodeResponse* response) override;
+  grpc::ServerWriteReactor<v1::BackupRecord>* Backup(grpc::CallbackServerContext* context,
+                                                     const v1::BackupRequest* request) override;
 
  private:
   grpc::ServerUnaryReactor* set_draining(grpc::CallbackServerContext* context, const v1::DrainNodeRequest* request,
