@@ -186,6 +186,18 @@ void sync_folder(const fs::path& folder) {
   ::close(fd);
 }
 
+absl::Status check_whole(const std::string& file) {
+  const auto backup = BackupFile::open(file);
+  if (!backup.ok()) return backup.status();
+  std::string key;
+  std::string value;
+  while (true) {
+    const auto more = (*backup)->next(&key, &value);
+    if (!more.ok()) return more.status();
+    if (!*more) return absl::OkStatus();
+  }
+}
+
 std::uint64_t new_epoch(std::uint64_t backup, const std::string& directory, SystemTime now) {
   const auto there = RocksDbStore::epoch_of(directory);
   // A damaged store is why one restores.
@@ -214,6 +226,7 @@ absl::StatusOr<Restored> restore_store(const std::string& file, const std::strin
     if (!taken.ok()) return taken.status();
     lock = std::move(*taken);
   }
+  if (auto s = check_whole(file); !s.ok()) return s;
   auto backup = BackupFile::open(file);
   if (!backup.ok()) return backup.status();
 

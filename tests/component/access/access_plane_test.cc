@@ -559,7 +559,9 @@ TEST_F(AccessPlaneTest, WhoDoesNotAnswerOrHasNoLinkIsNotThere) {
   ASSERT_EQ(departures_.size(), 1U) << "it was served, and has left";
   EXPECT_EQ(departures_[0].reason, v1::DETACH_REASON_UNREACHABLE);
 
+  plane_->serve(kMnMac, eui64_link_local(kMnMac), "acc0", {});
   link_down();
+  ASSERT_TRUE(until([&] { return departures_.size() == 2; }));
   const auto probes = plane_->counters().probes_sent;
   ask("acc0");
   ASSERT_TRUE(until([&] { return answered.has_value(); }));
