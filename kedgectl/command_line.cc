@@ -21,6 +21,7 @@ constexpr const char* kExamples = R"(Examples:
   kedgectl watch --prefix 2001:db8:8818:1::/64 each step of this prefix's moves, as it happens
   kedgectl policy set --mn 02:00:00:00:00:11 mode=redirect
   kedgectl node drain ar1                      no new mobile nodes there, and its anchors move away
+  kedgectl backup /var/backups/kedge-lm        for kedge-lm --restore
   kedgectl pki issue speaker/ar1               a certificate for an access router
   kedgectl -o json bindings | jq -r '.bindings[].prefix'
 
@@ -79,6 +80,12 @@ constexpr const char* kFrrConfigExamples = R"(Examples:
   kedgectl frr-config --ar ar1 --reflector 2001:db8:c0::1 --password-file bgp-secret
   kedgectl frr-config --reflector 2001:db8:c0::1            of the reflector with this address
   vtysh -f FILE                                             take it over; then: write
+
+)";
+
+constexpr const char* kBackupExamples = R"(Examples:
+  kedgectl backup /var/backups/kedge-lm-$(date +%F)
+  kedgectl backup - | ssh vault 'cat >kedge-lm'
 
 )";
 
@@ -179,6 +186,7 @@ class Parser {
     if (detach_->parsed()) line_.command = DetachCommand{mn_id_};
     if (pki_->parsed()) line_.command = read_pki();
     if (frr_config_app_->parsed()) line_.command = frr_config_;
+    if (backup_app_->parsed()) line_.command = backup_;
     return line_;
   }
 
@@ -203,7 +211,7 @@ class Parser {
         ->check(CLI::IsMember({"table", "json"}))
         ->type_name("FORMAT")
         ->capture_default_str();
-    app_.add_option("--timeout", timeout_, "Longest wait for an answer, in seconds; watch waits for ever")
+    app_.add_option("--timeout", timeout_, "Longest wait for an answer, or the next piece of a backup, in seconds; watch waits for ever")
         ->type_name("SECONDS")
         ->capture_default_str();
     app_.add_flag("-v,--verbose", line_.global.verbose, "Log what is done, warnings included, on standard error");
@@ -359,10 +367,17 @@ class Parser {
         ->capture_default_str();
   }
 
+  void add_backup() {
+    backup_app_ = add_command("backup", "Write the server's store into a file, for kedge-lm --restore", kBackupExamples);
+    backup_app_->add_option("file", backup_.file, "The file; - for standard output")->required()->type_name("FILE");
+    backup_app_->add_flag("--force", backup_.force, "Replace a file that is there already");
+  }
+
   void add_commands() {
     add_changes();
     add_pki();
     add_frr_config();
+    add_backup();
     add_command("status", "The server's state in a few lines", "");
     nodes_app_ = add_command("nodes", "Access routers, their speakers' health and load", "");
 
@@ -397,6 +412,7 @@ class Parser {
 
   CLI::App app_{"kedgectl: look at a Kedge location management server, and tell it what to do", "kedgectl"};
   CLI::App* nodes_app_ = nullptr;
+  CLI::App* backup_app_ = nullptr;
   CLI::App* policy_list_ = nullptr;
   CLI::App* policy_show_ = nullptr;
   CLI::App* policy_set_ = nullptr;
@@ -435,6 +451,7 @@ class Parser {
   BindingsCommand bindings_;
   BindingCommand binding_;
   WatchCommand watch_;
+  BackupCommand backup_;
 };
 
 }  // namespace
@@ -450,7 +467,7 @@ std::variant<CommandLine, Message> parse_command_line(std::vector<std::string> a
   } catch (const CLI::ParseError& error) {
     const bool none = error.get_name() == "RequiredError" && !parser.has_command();
     const std::string what =
-        none ? "a command is needed: status, nodes, bindings, binding, watch, policy, node, detach, pki or frr-config"
+        none ? "a command is needed: status, nodes, bindings, binding, watch, policy, node, detach, backup, pki or frr-config"
              : error.what();
     return Message{ExitCode::kUsage, fmt::format("kedgectl: {}\nSee kedgectl --help.\n", what)};
   }

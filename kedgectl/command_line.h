@@ -22,7 +22,7 @@ struct GlobalOptions {
   // Folder with ca.pem, certificate.pem and key.pem.
   std::string tls = "/etc/kedge/pki";
   OutputFormat format = OutputFormat::kTable;
-  // Of each call but `watch`.
+  // Of each call; of `backup`, between two pieces; `watch` waits for ever.
   std::chrono::milliseconds timeout{10'000};
   bool verbose = false;
 };
@@ -68,10 +68,16 @@ struct DrainCommand {
 struct DetachCommand {
   std::string mn_id;
 };
+struct BackupCommand {
+  // "-" is standard output.
+  std::string file;
+  // Replaces a file that is there already.
+  bool force = false;
+};
 
 using Command = std::variant<StatusCommand, NodesCommand, BindingsCommand, BindingCommand, WatchCommand,
                              PolicyListCommand, PolicyShowCommand, PolicySetCommand, PolicyDeleteCommand, DrainCommand,
-                             DetachCommand, PkiCommand, FrrConfigCommand>;
+                             DetachCommand, BackupCommand, PkiCommand, FrrConfigCommand>;
 
 struct CommandLine {
   GlobalOptions global;

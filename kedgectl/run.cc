@@ -3,6 +3,7 @@
 #include "common/credentials.h"
 #include "common/log.h"
 #include "fmt/format.h"
+#include "kedgectl/backup.h"
 #include "kedgectl/command_line.h"
 #include "kedgectl/commands.h"
 #include "kedgectl/pki/commands.h"
@@ -28,6 +29,7 @@ struct Runner {
   ExitCode operator()(const DetachCommand& command) const { return run_detach(session, command); }
   ExitCode operator()(const PkiCommand& command) const { return run_pki(session, command); }
   ExitCode operator()(const FrrConfigCommand& command) const { return run_frr_config(session, command); }
+  ExitCode operator()(const BackupCommand& command) const { return run_backup(session, command); }
 };
 
 }  // namespace

@@ -3,6 +3,8 @@
 //   speakers, operators -> Server (gRPC threads) -> Engine (io thread) -> Machine
 //                                                   Engine <-> RocksDbStore (writer thread)
 //
+// With --restore: a new store from a backup, and nothing else.
+//
 // Exit codes: 0 stopped as asked, 1 error while running, 2 bad configuration or command line.
 #include <csignal>
 #include <cstdio>
@@ -22,11 +24,14 @@
 #include "common/metrics.h"
 #include "common/metrics_http.h"
 #include "common/status.h"
+#include "common/time.h"
+#include "google/protobuf/util/time_util.h"
 #include "kedge/v1/config.pb.h"
 #include "lm-server/core/settings.h"
 #include "lm-server/service/engine.h"
 #include "lm-server/service/server.h"
 #include "lm-server/service/version.h"
+#include "lm-server/store/restore.h"
 #include "lm-server/store/rocksdb_store.h"
 
 namespace kedge::lm {
@@ -148,12 +153,30 @@ int run(const std::string& path, const Configuration& configuration) {
   return kExitOk;
 }
 
+int restore(const std::string& file, bool force, const v1::LmConfig& config) {
+  const auto restored = restore_store(file, config.data_directory(), force, now_system());
+  if (!restored.ok()) return fail(restored.status(), kExitRuntimeError);
+  const auto& revision = restored->backup.revision();
+  std::printf("%s: restored from %s: %llu entries as of revision %llu.%llu, %s; epoch %llu\n",
+              config.data_directory().c_str(), file.c_str(), static_cast<unsigned long long>(restored->entries),
+              static_cast<unsigned long long>(revision.epoch()), static_cast<unsigned long long>(revision.revision()),
+              google::protobuf::util::TimeUtil::ToString(restored->backup.made_at()).c_str(),
+              static_cast<unsigned long long>(restored->epoch));
+  if (!restored->moved_to.empty()) std::printf("what was there before is in %s\n", restored->moved_to.c_str());
+  return kExitOk;
+}
+
 int main(int argc, char** argv) {
   CLI::App app{"Kedge's location management server: keeps the bindings of mobile nodes and orders their moves."};
   std::string path;
   bool check = false;
   app.add_option("--config", path, "Configuration file (YAML)")->required();
   app.add_flag("--check", check, "Check the configuration and exit");
+  std::string backup;
+  bool force = false;
+  auto* restores = app.add_option("--restore", backup, "Make the store anew from this backup (kedgectl backup) and exit")
+                       ->type_name("FILE");
+  app.add_flag("--force", force, "With --restore: move a store that is there already aside")->needs(restores);
   app.set_version_flag("--version", kVersion);
   app.footer("Exit codes: 0 stopped as asked, 1 error while running, 2 bad configuration or command line.");
   try {
@@ -172,6 +195,7 @@ int main(int argc, char** argv) {
     std::printf("%s: ok\n", path.c_str());
     return kExitOk;
   }
+  if (restores->count() > 0) return restore(backup, force, configuration->config);
   return run(path, *configuration);
 }
 

@@ -75,11 +75,15 @@ class Machine {
 
   // Key of a binding in the store.
   static std::string key_of(const Ipv6Prefix& prefix);
+  // Key that a restored store has until its first load: the v1::BackupHeader of what it was restored from.
+  static constexpr const char* kRestoredFromKey = "restored/from";
 
   // Forgets everything but the configuration and takes over what the store has. Bindings that the configuration no
   // longer covers are deleted, holders that it no longer knows are dropped: the Output's commit does so in the store,
   // and
   // `*dropped` (may be null) gets one line of text for each. DataLoss: a value is no binding; the text names its key.
+  // A store that was restored (kRestoredFromKey) says so by an event, once; where mobile nodes are and what ARs hold is
+  // then unknown until the ARs have told (TRIGGER_RECOVERY), or Settings::recovery_time is over.
   absl::StatusOr<Output> load(std::uint64_t epoch, std::uint64_t revision,
                               const std::map<std::string, std::string>& values, SystemTime now,
                               std::vector<std::string>* dropped);
@@ -203,9 +207,14 @@ class Machine {
                    const Rules& rules, const Assignment& assignment);
   void create(Transaction& tx, const Ipv6Prefix& prefix, const std::string& home_ar, const v1::AttachRequest& request,
               SystemTime heard, const Rules& rules);
+  // A binding that is attached nowhere yet.
+  Entry& introduce(Transaction& tx, const Ipv6Prefix& prefix, const std::string& home_ar, const std::string& mn_id,
+                   const std::string& detail = {});
   void move(Transaction& tx, Entry& entry, const v1::AttachRequest& request, SystemTime heard, const Rules& rules);
   // For the attachment and the mode that the binding has now.
   void begin_generation(Transaction& tx, Entry& entry);
+  // Of one that begins now.
+  SystemTime end_of_grace(SystemTime now) const;
   void depart(Transaction& tx, Entry& entry, v1::DetachReason reason, SystemTime at);
   void end(Transaction& tx, Entry& entry);
   // Ends it for good.
@@ -249,12 +258,34 @@ class Machine {
   void send(Output& output, const NodeState& to, std::shared_ptr<const v1::LmMessage> message) const;
   absl::Status load_policies(const std::map<std::string, std::string>& values, std::vector<std::string>* dropped);
   void reserve_fixed_again();
+
+  // After a restore.
+  struct Restoration {
+    // Set at the first load.
+    std::optional<v1::BackupHeader> from;
+    // When the first load was.
+    std::optional<SystemTime> at;
+  };
+  static absl::StatusOr<Restoration> load_restoration(const std::map<std::string, std::string>& values, SystemTime now);
+  static void tell_restored(const Restoration& restoration, Output& output, Commit& commit);
+  void begin_epoch(v1::Binding& binding, const v1::Generation& generation, SystemTime now) const;
+  void place_pools(const std::map<std::string, std::pair<SystemTime, Ipv6Prefix>>& youngest,
+                   const Restoration& restoration);
+  NodeState* home_of(const Ipv6Prefix& prefix);
+  // Takes up those of the request's prefixes that were lost and may be the MN's, to be attached at `at`.
+  std::vector<Ipv6Prefix> adopt(Transaction& tx, const v1::AttachRequest& request, const std::string& at,
+                                SystemTime heard, const Rules& rules);
+  // The MN was heard at another AR later: what only the request's AR knows of goes there. Absent: there is no such
+  // thing.
+  std::optional<Output> adopt_elsewhere(const v1::AttachRequest& request, SystemTime now);
   std::uint64_t recover(Entry& entry, std::string* dropped);
 
   const Settings settings_;
   PolicyBook policies_;
   std::uint64_t epoch_;
   std::uint64_t revision_ = 0;
+  // Of a store that was restored once.
+  std::optional<SystemTime> restored_at_;
   // None overlaps another: pools hand out each prefix once.
   std::map<Ipv6Prefix, Entry> bindings_;
   std::unordered_map<std::string, MobileNode> mobile_nodes_;

@@ -15,6 +15,7 @@ constexpr std::size_t kLongestInterfaceName = 15;
 // Between two alarms of one kind for one MN.
 constexpr std::chrono::minutes kAlarmInterval{1};
 constexpr std::int64_t kOldestAgeSeconds = 366LL * 24 * 3600;
+constexpr int kMostHeldPrefixes = 64;
 
 absl::StatusOr<nanoseconds> parse_age(const google::protobuf::Duration& age) {
   if (age.seconds() < 0 || age.nanos() < 0 || age.nanos() > 999'999'999 || age.seconds() > kOldestAgeSeconds) {
@@ -41,9 +42,25 @@ absl::Status check_attachment(const v1::Attachment& attachment) {
   return absl::OkStatus();
 }
 
+absl::Status check_held_prefixes(const v1::AttachRequest& request) {
+  if (request.held_prefixes_size() > kMostHeldPrefixes) {
+    return absl::InvalidArgumentError(absl::StrCat("held_prefixes: at most ", kMostHeldPrefixes));
+  }
+  for (const auto& text : request.held_prefixes()) {
+    const auto prefix = Ipv6Prefix::parse(text);
+    if (!prefix.ok()) return absl::InvalidArgumentError(absl::StrCat("held_prefixes: ", prefix.status().message()));
+    if (prefix->to_string() != text) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("held_prefixes: \"", text, "\" must be written ", prefix->to_string()));
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Status check_attach(const v1::AttachRequest& request) {
   if (auto s = check_link_layer_address("mn_id", request.mn_id()); !s.ok()) return s;
   if (auto s = check_attachment(request.attachment()); !s.ok()) return s;
+  if (auto s = check_held_prefixes(request); !s.ok()) return s;
   if (request.trigger() == v1::TRIGGER_UNSPECIFIED || !v1::Trigger_IsValid(request.trigger())) {
     return absl::InvalidArgumentError("trigger: must be set to a known value");
   }
@@ -65,6 +82,8 @@ const char* trigger_name(v1::Trigger trigger) {
       return "data_frame";
     case v1::TRIGGER_REPLAY:
       return "replay";
+    case v1::TRIGGER_RECOVERY:
+      return "recovery";
     default:
       return "unknown";
   }
@@ -157,7 +176,10 @@ absl::Status Machine::check_policy_allows(const v1::AttachRequest& request, cons
     return absl::PermissionDeniedError(
         absl::StrCat("allowed_ars of mobile node ", request.mn_id(), " has ", allowed, ", not ", request.ar()));
   }
-  if (here.draining && !is_attached_at(request.mn_id(), request.ar())) {
+  // What is served there already stays.
+  const bool stays =
+      is_attached_at(request.mn_id(), request.ar()) || request.trigger() == v1::TRIGGER_RECOVERY;
+  if (here.draining && !stays) {
     return absl::FailedPreconditionError(
         absl::StrCat("access router ", request.ar(),
                      " is draining and takes no more mobile nodes, until kedgectl node "
@@ -258,8 +280,9 @@ Output Machine::attach(const v1::AttachRequest& request, SystemTime now) {
     return output;
   }
   const SystemTime heard = now - *parse_age(request.age());
+  const bool recovery = request.trigger() == v1::TRIGGER_RECOVERY;
 
-  const auto known = mobile_nodes_.find(request.mn_id());
+  auto known = mobile_nodes_.find(request.mn_id());
   const bool creates_none = request.trigger() == v1::TRIGGER_DATA_FRAME || request.trigger() == v1::TRIGGER_REPLAY;
   if (known == mobile_nodes_.end() && creates_none) {
     Output output;
@@ -271,10 +294,16 @@ Output Machine::attach(const v1::AttachRequest& request, SystemTime now) {
     return refuse(std::move(s), request, now);
   }
   if (known != mobile_nodes_.end()) {
-    if (auto s = check_younger(known->second, request.ar(), heard); !s.ok()) return refuse(std::move(s), request, now);
+    if (auto s = check_younger(known->second, request.ar(), heard); !s.ok()) {
+      if (auto adopted = recovery ? adopt_elsewhere(request, now) : std::nullopt) return std::move(*adopted);
+      return refuse(std::move(s), request, now);
+    }
   }
   const Rules rules = policies_.resolve(request.mn_id(), request.ar());
   if (auto s = check_policy_allows(request, rules, *here); !s.ok()) return refuse(std::move(s), request, now);
+  Transaction tx(*this, now);
+  // An MN that keeps a prefix is not refused any more.
+  if (recovery && !adopt(tx, request, request.ar(), heard, rules).empty()) known = mobile_nodes_.find(request.mn_id());
   if (known != mobile_nodes_.end()) {
     const auto prefixes = movable(known->second, request.ar(), rules);
     if (is_repeated(prefixes, request)) {
@@ -296,14 +325,13 @@ Output Machine::attach(const v1::AttachRequest& request, SystemTime now) {
     return output;
   }
 
-  Transaction tx(*this, now);
   tx.durability = Durability::kSync;
   tx.output.generation = tx.generation();
   if (assignment.exhausted) tell_exhausted(tx.output, *here, request.mn_id(), now);
   MobileNode& mn = mobile_nodes_[request.mn_id()];
-  if (mn.prefixes.empty()) mn.sequences[request.ar()] = {request.incarnation(), request.sequence()};
+  mn.sequences[request.ar()] = {request.incarnation(), request.sequence()};
   mn.heard = heard;
-  if (!mn.prefixes.empty()) count_move(tx, mn, request, rules);
+  if (!mn.prefixes.empty() && !recovery) count_move(tx, mn, request, rules);
   tell_two_access_routers(tx, mn, request);
   bring_along(tx, mn, request, heard, rules, assignment);
   return tx.finish();
@@ -393,22 +421,29 @@ void Machine::tell_exhausted(Output& output, NodeState& at, const std::string& m
 
 void Machine::create(Transaction& tx, const Ipv6Prefix& prefix, const std::string& home_ar,
                      const v1::AttachRequest& request, SystemTime heard, const Rules& rules) {
-  mobile_nodes_[request.mn_id()].prefixes.push_back(prefix);
+  move(tx, introduce(tx, prefix, home_ar, request.mn_id()), request, heard, rules);
+}
+
+Machine::Entry& Machine::introduce(Transaction& tx, const Ipv6Prefix& prefix, const std::string& home_ar,
+                                   const std::string& mn_id, const std::string& detail) {
+  mobile_nodes_[mn_id].prefixes.push_back(prefix);
   Entry& entry = tx.edit(prefix);
   v1::Binding& binding = entry.binding;
   binding.set_prefix(prefix.to_string());
-  binding.set_mn_id(request.mn_id());
+  binding.set_mn_id(mn_id);
   binding.set_home_ar(home_ar);
   *binding.mutable_created_at() = to_proto(tx.now);
   *binding.mutable_generation() = tx.generation();
-  tx.event(v1::EVENT_TYPE_PREFIX_ASSIGNED, binding, home_ar, to_proto(tx.now));
-  move(tx, entry, request, heard, rules);
+  tx.event(v1::EVENT_TYPE_PREFIX_ASSIGNED, binding, home_ar, to_proto(tx.now), detail);
+  return entry;
 }
 
 void Machine::move(Transaction& tx, Entry& entry, const v1::AttachRequest& request, SystemTime heard,
                    const Rules& rules) {
   v1::Binding& binding = entry.binding;
-  const std::string from = binding.attached_ar();
+  // A restored store has put every attachment in doubt, not ended it.
+  const bool doubted = request.trigger() == v1::TRIGGER_RECOVERY && is_detached(binding);
+  const std::string from = doubted ? binding.last_ar() : binding.attached_ar();
   binding.set_attached_ar(request.ar());
   binding.clear_last_ar();
   *binding.mutable_attachment() = request.attachment();
@@ -522,10 +557,10 @@ void Machine::depart(Transaction& tx, Entry& entry, v1::DetachReason reason, Sys
   binding.set_state(v1::BINDING_STATE_DETACHED_GRACE);
   for (auto& holder : *binding.mutable_holders()) holder.set_superseded(false);
   entry.progress.clear();
-  entry.grace_ends = tx.now + settings_.detach_grace;
+  entry.grace_ends = end_of_grace(tx.now);
   tx.durability = Durability::kSync;
   tx.event(v1::EVENT_TYPE_DETACHED, binding, from, to_proto(at), std::string(reason_name(reason)));
-  if (settings_.detach_grace == nanoseconds::zero()) end(tx, entry);
+  if (*entry.grace_ends <= tx.now) end(tx, entry);
 }
 
 // The end of an attachment that is not followed by another one is a generation of its own: every AR acknowledges anew

@@ -6,6 +6,25 @@
 #include "lm-server/core/machine_transaction.h"
 
 namespace kedge::lm {
+namespace {
+
+// The clock was set back by more than the LM was away, or is another machine's. What is due keeps its distance, so that
+// nothing is put off for hours; true when that had to be seen to.
+bool set_back_times(v1::Binding& binding, SystemTime now) {
+  const auto ahead = from_proto(binding.updated_at()) - now;
+  if (ahead <= ahead.zero()) return false;
+  const auto set_back = [ahead](google::protobuf::Timestamp* time) { *time = to_proto(from_proto(*time) - ahead); };
+  set_back(binding.mutable_updated_at());
+  if (binding.has_attached_at()) set_back(binding.mutable_attached_at());
+  if (binding.has_arrived_at()) set_back(binding.mutable_arrived_at());
+  if (binding.has_away_since()) set_back(binding.mutable_away_since());
+  if (binding.has_relocate_at()) set_back(binding.mutable_relocate_at());
+  if (binding.has_ends_at()) set_back(binding.mutable_ends_at());
+  if (binding.has_free_at()) set_back(binding.mutable_free_at());
+  return true;
+}
+
+}  // namespace
 
 absl::StatusOr<Output> Machine::load(std::uint64_t epoch, std::uint64_t revision,
                                      const std::map<std::string, std::string>& values, SystemTime now,
@@ -23,6 +42,9 @@ absl::StatusOr<Output> Machine::load(std::uint64_t epoch, std::uint64_t revision
   for (const auto& ar : settings_.access_routers) nodes_.emplace(ar.info.name(), NodeState(ar));
 
   if (auto s = load_policies(values, dropped); !s.ok()) return s;
+  const auto restoration = load_restoration(values, now);
+  if (!restoration.ok()) return restoration.status();
+  restored_at_ = restoration->at;
 
   Commit commit{revision, revision + 1, Durability::kSync, {}};
   std::map<std::string, std::pair<SystemTime, Ipv6Prefix>> youngest;
@@ -45,22 +67,24 @@ absl::StatusOr<Output> Machine::load(std::uint64_t epoch, std::uint64_t revision
       continue;
     }
     std::string lost;
-    if (recover(entry, &lost) > 0) {
+    const bool recovered = recover(entry, &lost) > 0;
+    if (recovered) {
       *binding.mutable_revision() = make_generation(epoch, commit.revision);
       if (binding.state() == v1::BINDING_STATE_DETACHED_GRACE) *binding.mutable_generation() = binding.revision();
-      commit.writes.push_back({key, binding.SerializeAsString()});
       if (dropped != nullptr) dropped->push_back(std::move(lost));
     }
-    // A clock that was set back must not make every attachment to come look stale.
-    const SystemTime attached_at = std::min(from_proto(binding.attached_at()), now);
-    if (binding.state() == v1::BINDING_STATE_DETACHED_GRACE) entry.grace_ends = now + settings_.detach_grace;
+    const bool set_back = set_back_times(binding, now);
+    if (restoration->from) begin_epoch(binding, make_generation(epoch, commit.revision), now);
+    if (recovered || restoration->from) commit.writes.push_back({key, binding.SerializeAsString()});
+    if (binding.state() == v1::BINDING_STATE_DETACHED_GRACE) entry.grace_ends = end_of_grace(now);
     auto& mn = mobile_nodes_[binding.mn_id()];
     if (binding.flapping()) {
       const SystemTime quiet_at = std::min(from_proto(binding.relocate_at()), now + settings_.flap_window);
       mn.quiet_at = mn.quiet_at ? std::max(*mn.quiet_at, quiet_at) : quiet_at;
     }
     mn.prefixes.push_back(*prefix);
-    mn.heard = std::max(mn.heard, attached_at);
+    // Nothing that is yet to come is stale by another clock, or by what was so when the backup was made.
+    if (!set_back && !restoration->from) mn.heard = std::max(mn.heard, from_proto(binding.attached_at()));
     if (!binding.mobile_network()) {
       auto& last = youngest[binding.home_ar()];
       last = std::max(last, {from_proto(binding.created_at()), *prefix});
@@ -68,7 +92,7 @@ absl::StatusOr<Output> Machine::load(std::uint64_t epoch, std::uint64_t revision
     index(*prefix, binding, +1);
     bindings_.emplace(*prefix, std::move(entry));
   }
-  for (const auto& [ar, last] : youngest) node(ar)->pool.continue_behind(last.second);
+  place_pools(youngest, *restoration);
   for (auto& [prefix, entry] : bindings_) {
     // Done at once: what is due by the record alone waits for no acknowledgement.
     const bool at_once = entry.grace_ends || entry.binding.state() == v1::BINDING_STATE_MOVING;
@@ -77,6 +101,7 @@ absl::StatusOr<Output> Machine::load(std::uint64_t epoch, std::uint64_t revision
   reserve_fixed_again();
 
   Output output;
+  tell_restored(*restoration, output, commit);
   if (!commit.writes.empty()) {
     revision_ = commit.revision;
     output.commit = std::move(commit);

@@ -41,6 +41,12 @@ void PrefixPool::continue_behind(const Ipv6Prefix& prefix) {
   if (const auto range = range_of(prefix)) next_ = range->second % size();
 }
 
+void PrefixPool::skip_ahead() {
+  if (taken_.empty()) return;
+  // By the golden section, whose multiples keep away from each other.
+  next_ = (next_ + static_cast<std::uint64_t>(0.618034 * static_cast<double>(size()))) % size();
+}
+
 void PrefixPool::give_back(const Ipv6Prefix& prefix) {
   const auto range = range_of(prefix);
   if (!range || !taken_[range->first]) return;

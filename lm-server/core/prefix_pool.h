@@ -25,6 +25,8 @@ class PrefixPool {
   bool claim(const Ipv6Prefix& prefix);
   // The next take() begins its search behind `prefix`. No effect when it is in no pool.
   void continue_behind(const Ipv6Prefix& prefix);
+  // The next take() begins far from what has been handed out lately, and from where it began after earlier calls.
+  void skip_ahead();
   // What was taken or claimed, as a whole; no effect for anything else.
   void give_back(const Ipv6Prefix& prefix);
 

@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "common/ipv6.h"
+#include "common/recovery.h"
 #include "kedge/v1/config.pb.h"
 #include "kedge/v1/types.pb.h"
 
@@ -37,6 +38,8 @@ struct Settings {
   std::chrono::nanoseconds flap_window = std::chrono::minutes(3);
   std::chrono::nanoseconds prefix_quarantine = std::chrono::hours(2);
   std::chrono::nanoseconds idle_after = std::chrono::hours(2);
+  // Not configurable.
+  std::chrono::nanoseconds recovery_time = kRecoveryTime;
 };
 
 // Sets every optional field that is absent to its documented default.

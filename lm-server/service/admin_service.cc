@@ -12,6 +12,7 @@
 #include "common/time.h"
 #include "lm-server/core/rules.h"
 #include "lm-server/service/admission.h"
+#include "lm-server/service/backup_reactor.h"
 #include "lm-server/service/mobility_service.h"
 #include "lm-server/service/version.h"
 
@@ -302,6 +303,13 @@ grpc::ServerUnaryReactor* AdminService::Detach(grpc::CallbackServerContext* cont
         });
   });
   return reactor;
+}
+
+grpc::ServerWriteReactor<v1::BackupRecord>* AdminService::Backup(grpc::CallbackServerContext* context,
+                                                                 const v1::BackupRequest*) {
+  const auto caller = authorizer_.authorize(*context, "kedge.v1.Admin.Backup");
+  if (!caller.ok()) return new Refusal<grpc::ServerWriteReactor<v1::BackupRecord>>(caller.status());
+  return new BackupReactor(engine_.store().cursor());
 }
 
 }  // namespace kedge::lm

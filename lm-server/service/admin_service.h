@@ -38,6 +38,8 @@ class AdminService : public v1::Admin::CallbackService {
                                         v1::Node* response) override;
   grpc::ServerUnaryReactor* Detach(grpc::CallbackServerContext* context, const v1::DetachNodeRequest* request,
                                    v1::DetachNodeResponse* response) override;
+  grpc::ServerWriteReactor<v1::BackupRecord>* Backup(grpc::CallbackServerContext* context,
+                                                     const v1::BackupRequest* request) override;
 
  private:
   void set_draining(grpc::ServerUnaryReactor* reactor, const v1::DrainNodeRequest* request, v1::Node* response,

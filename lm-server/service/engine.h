@@ -64,6 +64,8 @@ class Engine {
   const Machine& machine() const { return machine_; }
   EventLog& events() { return events_; }
   std::string store_health() const;
+  // May be used on any thread.
+  Store& store() { return store_; }
   SystemTime started_at() const { return started_at_; }
 
  private:

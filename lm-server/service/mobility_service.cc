@@ -175,7 +175,11 @@ grpc::ServerUnaryReactor* MobilityService::Attach(grpc::CallbackServerContext* c
                                                   const v1::AttachRequest* request, v1::AttachResponse* response) {
   auto* reactor = context->DefaultReactor();
   if (!admitted(authorizer_, *context, "kedge.v1.Mobility.Attach", reactor, request->ar())) return reactor;
-  boost::asio::post(io_, [this, request, response, reactor] {
+  boost::asio::post(io_, [this, context, request, response, reactor] {
+    // Its speaker has given it up: what the request says of its age may not be true any more.
+    if (context->IsCancelled()) {
+      return reactor->Finish(to_grpc_status(absl::CancelledError("the speaker does not wait for the answer")));
+    }
     engine_.attach(*request, [response, reactor](absl::StatusOr<v1::AttachResponse> result) {
       if (result.ok()) *response = std::move(*result);
       reactor->Finish(to_grpc_status(result.status()));

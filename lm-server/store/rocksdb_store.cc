@@ -21,6 +21,7 @@ constexpr char kCompactedKey[] = "m/compacted";
 constexpr char kValuePrefix[] = "v/";
 constexpr char kChangePrefix[] = "c/";
 constexpr std::uint64_t kSkippedAtOpening = 1'000'000;
+constexpr std::size_t kBatchOfNewStore = 1U << 20U;
 constexpr auto kLongestUnsynced = std::chrono::milliseconds(200);
 
 std::string encode(std::uint64_t number) {
@@ -118,6 +119,52 @@ absl::Status check_space(const std::string& directory, std::uint64_t least) {
                                              " needed); make room"));
 }
 
+absl::StatusOr<std::unique_ptr<rocksdb::DB>> open_database(const std::string& directory, bool has_to_be_new) {
+  rocksdb::Options options;
+  options.create_if_missing = true;
+  options.error_if_exists = has_to_be_new;
+  // After a crash everything up to the last whole record is taken; a hole in the middle is damage.
+  options.wal_recovery_mode = rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords;
+  options.keep_log_file_num = 4;
+  options.max_open_files = 256;
+  rocksdb::DB* db = nullptr;
+  if (const auto s = rocksdb::DB::Open(options, directory, &db); !s.ok()) return describe_open_error(directory, s);
+  return std::unique_ptr<rocksdb::DB>(db);
+}
+
+class RocksDbCursor : public StoreCursor {
+ public:
+  RocksDbCursor(std::shared_ptr<rocksdb::DB> db, std::uint64_t epoch, std::uint64_t revision)
+      : db_(std::move(db)), epoch_(epoch), revision_(revision), it_(db_->NewIterator({})) {
+    it_->Seek(kValuePrefix);
+  }
+
+  std::uint64_t epoch() const override { return epoch_; }
+  std::uint64_t revision() const override { return revision_; }
+  absl::StatusOr<bool> next(std::string* key, std::string* value) override {
+    if (it_->status().IsCorruption()) {
+      return absl::DataLossError(
+          absl::StrCat("the store is damaged; restore a backup (", it_->status().ToString(), ")"));
+    }
+    if (!it_->status().ok()) {
+      return absl::UnavailableError(absl::StrCat("the store cannot read: ", it_->status().ToString()));
+    }
+    if (!it_->Valid() || !it_->key().starts_with(kValuePrefix)) return false;
+    rocksdb::Slice name = it_->key();
+    name.remove_prefix(sizeof(kValuePrefix) - 1);
+    *key = name.ToString();
+    *value = it_->value().ToString();
+    it_->Next();
+    return true;
+  }
+
+ private:
+  std::shared_ptr<rocksdb::DB> db_;
+  const std::uint64_t epoch_;
+  const std::uint64_t revision_;
+  std::unique_ptr<rocksdb::Iterator> it_;
+};
+
 absl::Status make_directory(const std::string& directory) {
   std::error_code error;
   if (std::filesystem::is_directory(directory, error)) return absl::OkStatus();
@@ -141,18 +188,56 @@ absl::StatusOr<std::unique_ptr<RocksDbStore>> RocksDbStore::open(const std::stri
                                                                  const RocksDbStoreOptions& options) {
   if (auto s = make_directory(directory); !s.ok()) return s;
   if (auto s = check_space(directory, options.least_free_bytes); !s.ok()) return s;
-  rocksdb::Options db_options;
-  db_options.create_if_missing = true;
-  // After a crash everything up to the last whole record is taken; a hole in the middle is damage.
-  db_options.wal_recovery_mode = rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords;
-  db_options.keep_log_file_num = 4;
-  db_options.max_open_files = 256;
-  rocksdb::DB* db = nullptr;
-  if (const auto s = rocksdb::DB::Open(db_options, directory, &db); !s.ok()) return describe_open_error(directory, s);
-  auto store = std::unique_ptr<RocksDbStore>(new RocksDbStore(directory, std::unique_ptr<rocksdb::DB>(db), options));
+  auto db = open_database(directory, false);
+  if (!db.ok()) return db.status();
+  auto store = std::unique_ptr<RocksDbStore>(new RocksDbStore(directory, std::move(*db), options));
   if (auto s = store->recover(); !s.ok()) return s;
   store->writer_ = std::thread([raw = store.get()] { raw->run(); });
   return store;
+}
+
+absl::Status RocksDbStore::make(const std::string& directory, std::uint64_t epoch, std::uint64_t revision,
+                                const Next& next) {
+  if (auto s = make_directory(directory); !s.ok()) return s;
+  auto db = open_database(directory, true);
+  if (!db.ok()) return db.status();
+  rocksdb::WriteBatch batch;
+  std::string key;
+  std::string value;
+  while (true) {
+    const auto more = next(&key, &value);
+    if (!more.ok()) return more.status();
+    if (!*more) break;
+    batch.Put(absl::StrCat(kValuePrefix, key), value);
+    if (batch.GetDataSize() < kBatchOfNewStore) continue;
+    if (auto s = check_space(directory, RocksDbStoreOptions().least_free_bytes); !s.ok()) return s;
+    if (const auto s = (*db)->Write({}, &batch); !s.ok()) return describe_write_error(s);
+    batch.Clear();
+  }
+  batch.Put(kEpochKey, encode(epoch));
+  batch.Put(kRevisionKey, encode(revision));
+  batch.Put(kCompactedKey, encode(revision));
+  rocksdb::WriteOptions options;
+  options.sync = true;
+  if (auto s = check_space(directory, RocksDbStoreOptions().least_free_bytes); !s.ok()) return s;
+  if (const auto s = (*db)->Write(options, &batch); !s.ok()) return describe_write_error(s);
+  if (const auto s = (*db)->Flush({}); !s.ok()) return describe_write_error(s);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::optional<std::uint64_t>> RocksDbStore::epoch_of(const std::string& directory) {
+  std::error_code error;
+  if (!std::filesystem::exists(directory + "/CURRENT", error)) return std::optional<std::uint64_t>();
+  rocksdb::DB* raw = nullptr;
+  if (const auto s = rocksdb::DB::OpenForReadOnly({}, directory, &raw); !s.ok()) {
+    return describe_open_error(directory, s);
+  }
+  const std::unique_ptr<rocksdb::DB> db(raw);
+  std::string value;
+  const auto status = db->Get({}, kEpochKey, &value);
+  const auto epoch = status.ok() ? decode(value) : std::nullopt;
+  if (!epoch) return absl::DataLossError(absl::StrCat("the store in ", directory, " has no epoch"));
+  return epoch;
 }
 
 RocksDbStore::RocksDbStore(std::string directory, std::unique_ptr<rocksdb::DB> db, RocksDbStoreOptions options)
@@ -199,20 +284,22 @@ absl::Status RocksDbStore::recover() {
 }
 
 absl::StatusOr<StoreSnapshot> RocksDbStore::read() {
+  const auto all = cursor();
+  StoreSnapshot snapshot{all->epoch(), all->revision(), {}};
+  std::string key;
+  std::string value;
+  while (true) {
+    const auto more = all->next(&key, &value);
+    if (!more.ok()) return more.status();
+    if (!*more) return snapshot;
+    snapshot.values.emplace_hint(snapshot.values.end(), std::move(key), std::move(value));
+  }
+}
+
+std::unique_ptr<StoreCursor> RocksDbStore::cursor() {
+  // An iterator shows what was there when it was made.
   std::lock_guard lock(write_mutex_);
-  StoreSnapshot snapshot{epoch_, revision_, {}};
-  std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator({}));
-  for (it->Seek(kValuePrefix); it->Valid() && it->key().starts_with(kValuePrefix); it->Next()) {
-    rocksdb::Slice key = it->key();
-    key.remove_prefix(sizeof(kValuePrefix) - 1);
-    snapshot.values.emplace(key.ToString(), it->value().ToString());
-  }
-  if (it->status().IsCorruption()) {
-    return absl::DataLossError(absl::StrCat("the store is damaged; restore a backup (", it->status().ToString(), ")"));
-  }
-  if (!it->status().ok())
-    return absl::UnavailableError(absl::StrCat("the store cannot read: ", it->status().ToString()));
-  return snapshot;
+  return std::make_unique<RocksDbCursor>(db_, epoch_, revision_);
 }
 
 void RocksDbStore::commit(Commit commit, Done done) {

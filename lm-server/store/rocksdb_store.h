@@ -9,9 +9,11 @@
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 
@@ -38,7 +40,16 @@ class RocksDbStore : public Store {
   // Answers all commits that wait, then makes everything durable.
   ~RocksDbStore() override;
 
+  // Makes a store with these values in `directory`, which must not exist; `next` is as StoreCursor::next(). The first
+  // commit is later than `revision`, and the change feed begins there. All is on disk when it returns. Errors are those
+  // of open() and of `next`; what has been made then is left.
+  using Next = std::function<absl::StatusOr<bool>(std::string* key, std::string* value)>;
+  static absl::Status make(const std::string& directory, std::uint64_t epoch, std::uint64_t revision, const Next& next);
+  // Of the store in `directory`; absent when there is none. The errors of open().
+  static absl::StatusOr<std::optional<std::uint64_t>> epoch_of(const std::string& directory);
+
   absl::StatusOr<StoreSnapshot> read() override;
+  std::unique_ptr<StoreCursor> cursor() override;
   void commit(Commit commit, Done done) override;
   absl::StatusOr<std::uint64_t> watch(std::uint64_t revision, Watcher watcher) override;
   void unwatch(std::uint64_t id) override;
@@ -71,7 +82,8 @@ class RocksDbStore : public Store {
 
   const std::string directory_;
   const RocksDbStoreOptions options_;
-  std::unique_ptr<rocksdb::DB> db_;
+  // Shared with cursors.
+  std::shared_ptr<rocksdb::DB> db_;
 
   // Held while a batch is written and its watchers are called.
   std::mutex write_mutex_;

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,17 @@ struct Change {
   bool operator==(const Change&) const = default;
 };
 
+// Goes through all values as of one revision, in the order of their keys. Used by one thread at a time, whichever; may
+// outlive its store, whose writing it does not hold up.
+class StoreCursor {
+ public:
+  virtual ~StoreCursor() = default;
+  virtual std::uint64_t epoch() const = 0;
+  virtual std::uint64_t revision() const = 0;
+  // False at the end. Unavailable, DataLoss.
+  virtual absl::StatusOr<bool> next(std::string* key, std::string* value) = 0;
+};
+
 // Ordered revisions, atomic commits of several keys, a change feed, compaction. Commits are applied in the order of the
 // calls. Thread-safe; callbacks run on a thread of the store and must not block.
 class Store {
@@ -39,6 +51,9 @@ class Store {
 
   // Everything, at the last revision whose commit has been answered or later. Unavailable, DataLoss.
   virtual absl::StatusOr<StoreSnapshot> read() = 0;
+
+  // The same, piece by piece.
+  virtual std::unique_ptr<StoreCursor> cursor() = 0;
 
   // `done` is called when the commit is as durable as it asks for, in the order of the calls. Aborted: the store's last
   // revision is not `commit.previous`, or `commit.revision` is not greater; Unavailable: it cannot write, the text says

@@ -73,7 +73,8 @@ class PacketAccessPlane final : public AccessPlane {
   void release_after_restart(const LinkLayerAddress& mn) override;
   void refuse(const LinkLayerAddress& mn, milliseconds pause) override;
   std::optional<SteadyTime> last_heard(const LinkLayerAddress& mn) const override;
-  void probe(const LinkLayerAddress& mn) override;
+  void probe(const LinkLayerAddress& mn, const Ipv6Address& link_local, const std::string& interface,
+             std::function<void(bool)> answered) override;
   AccessCounters counters() const override { return counters_; }
 
  private:
@@ -108,6 +109,19 @@ class PacketAccessPlane final : public AccessPlane {
     SteadyTime queued_for = SteadyTime::max();
   };
 
+  // An MN that was asked whether it is there.
+  struct Question {
+    Question(const boost::asio::any_io_executor& executor, std::size_t asked_port, const Ipv6Address& asked_address,
+             std::function<void(bool)> callback)
+        : port(asked_port), link_local(asked_address), answered(std::move(callback)), timer(executor) {}
+
+    std::size_t port;
+    Ipv6Address link_local;
+    int probes = 0;
+    std::function<void(bool)> answered;
+    boost::asio::steady_timer timer;
+  };
+
   struct Deadline {
     SteadyTime at;
     // Of a served MN, or of a station whose data is held back in the kernel.
@@ -137,7 +151,9 @@ class PacketAccessPlane final : public AccessPlane {
   // Frames out.
   bool send_frame(Port& port, std::span<const std::uint8_t> frame);
   bool send_advertisements(const LinkLayerAddress& mn, Served& served);
-  void send_probe(const LinkLayerAddress& mn, const Served& served);
+  void send_probe(const LinkLayerAddress& mn, std::size_t port, const Ipv6Address& link_local);
+  void ask(const LinkLayerAddress& mn);
+  void answer(const LinkLayerAddress& mn, bool answered);
   RouterAdvertisement advertisement() const;
 
   // Time.
@@ -166,6 +182,7 @@ class PacketAccessPlane final : public AccessPlane {
   ArrivalTracker tracker_;
   std::vector<std::unique_ptr<Port>> ports_;
   absl::flat_hash_map<LinkLayerAddress, Served> served_;
+  absl::flat_hash_map<LinkLayerAddress, std::unique_ptr<Question>> questions_;
   absl::flat_hash_map<Station, SteadyTime> suppressed_;
   std::priority_queue<Deadline, std::vector<Deadline>, std::greater<>> queue_;
   boost::asio::steady_timer timer_;
@@ -260,12 +277,17 @@ void PacketAccessPlane::on_port_down(std::size_t index) {
   for (const auto& [mn, served] : served_) {
     if (served.port == index) gone.push_back(mn);
   }
+  std::vector<LinkLayerAddress> asked;
+  for (const auto& [mn, question] : questions_) {
+    if (question->port == index) asked.push_back(mn);
+  }
   std::vector<Station> held;
   for (const auto& [station, until] : suppressed_) {
     if (station.port == index) held.push_back(station);
   }
   tracker_.link_changed(index);
   for (const LinkLayerAddress& mn : gone) depart(mn, v1::DETACH_REASON_LINK_DOWN);
+  for (const LinkLayerAddress& mn : asked) answer(mn, false);
   for (const Station& station : held) update_suppression(station);
 }
 
@@ -454,6 +476,9 @@ void PacketAccessPlane::on_frame(std::size_t index, std::span<const std::uint8_t
   port.heard = true;
   const LinkLayerAddress mn = heard.station.link_layer_address;
   const ArrivalTracker::Verdict verdict = tracker_.heard(heard);
+  if (const auto asked = questions_.find(mn); asked != questions_.end() && asked->second->port == index) {
+    answer(mn, true);
+  }
 
   if (verdict.served && heard.trigger == v1::TRIGGER_ROUTER_SOLICITATION) {
     Served& served = served_.at(mn);
@@ -567,17 +592,16 @@ bool PacketAccessPlane::send_advertisements(const LinkLayerAddress& mn, Served& 
 
 // RFC 4861, 7.3.3: a unicast neighbour solicitation. Where the address that we know of the MN is no more than a guess
 // it would stay unanswered, so a question to all nodes goes along, in a frame to this MN alone.
-void PacketAccessPlane::send_probe(const LinkLayerAddress& mn, const Served& served) {
-  Port& port = *ports_[served.port];
+void PacketAccessPlane::send_probe(const LinkLayerAddress& mn, std::size_t port, const Ipv6Address& link_local) {
   FrameAddresses addresses{.link_source = config_.link_layer_address,
                            .link_destination = mn,
                            .source = config_.link_local,
-                           .destination = served.link_local};
-  send_frame(port,
-             build_frame(addresses, NeighbourSolicitation{.target = served.link_local,
+                           .destination = link_local};
+  send_frame(*ports_[port],
+             build_frame(addresses, NeighbourSolicitation{.target = link_local,
                                                           .source_link_layer_address = config_.link_layer_address}));
   addresses.destination = all_nodes_address();
-  send_frame(port, build_general_query(addresses));
+  send_frame(*ports_[port], build_general_query(addresses));
   ++counters_.probes_sent;
 }
 
@@ -658,15 +682,34 @@ std::optional<SteadyTime> PacketAccessPlane::last_heard(const LinkLayerAddress& 
   return heard;
 }
 
-void PacketAccessPlane::probe(const LinkLayerAddress& mn) {
-  const auto found = served_.find(mn);
-  if (found == served_.end()) return;
-  Served& served = found->second;
-  served.probes = 1;
-  served.first_probe_at = std::chrono::steady_clock::now();
-  served.probe_at = served.first_probe_at + config_.probe_interval;
-  send_probe(mn, served);
-  schedule(mn, served);
+void PacketAccessPlane::probe(const LinkLayerAddress& mn, const Ipv6Address& link_local, const std::string& interface,
+                              std::function<void(bool)> answered) {
+  answer(mn, false);
+  const auto port = std::find_if(ports_.begin(), ports_.end(), [&](const auto& p) { return p->name == interface; });
+  if (port == ports_.end() || !(*port)->up) return later([answered = std::move(answered)] { answered(false); });
+  questions_[mn] = std::make_unique<Question>(executor_, static_cast<std::size_t>(port - ports_.begin()), link_local,
+                                              std::move(answered));
+  ask(mn);
+}
+
+void PacketAccessPlane::ask(const LinkLayerAddress& mn) {
+  Question& question = *questions_.at(mn);
+  if (question.probes++ == kMaxProbes) {
+    const auto served = served_.find(mn);
+    if (served != served_.end() && served->second.port == question.port) depart(mn, v1::DETACH_REASON_UNREACHABLE);
+    return answer(mn, false);
+  }
+  send_probe(mn, question.port, question.link_local);
+  question.timer.expires_after(config_.probe_interval);
+  question.timer.async_wait([this, mn, alive = std::weak_ptr<bool>(alive_)](const boost::system::error_code& error) {
+    if (!error && !alive.expired() && questions_.contains(mn)) ask(mn);
+  });
+}
+
+void PacketAccessPlane::answer(const LinkLayerAddress& mn, bool answered) {
+  auto question = questions_.extract(mn);
+  if (question.empty()) return;
+  later([answered, callback = std::move(question.mapped()->answered)] { callback(answered); });
 }
 
 SteadyTime PacketAccessPlane::latest_sign(const LinkLayerAddress& mn, const Served& served) const {
@@ -735,7 +778,7 @@ void PacketAccessPlane::run_served(const LinkLayerAddress& mn, SteadyTime now) {
     } else {
       if (served.probes++ == 0) served.first_probe_at = now;
       served.probe_at = now + config_.probe_interval;
-      send_probe(mn, served);
+      send_probe(mn, served.port, served.link_local);
     }
   }
   schedule(mn, served);

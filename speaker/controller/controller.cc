@@ -131,14 +131,25 @@ void Controller::on_snapshot(const LmClient::Snapshot& snapshot) {
     };
   }
 
+  if (const auto epoch = std::exchange(epoch_, welcome.revision().epoch()); epoch != 0 && epoch != epoch_) {
+    log_warning("lm_restored", "epoch", epoch_, "before", epoch, "effect",
+                "what is served here stays, and is told to the LM");
+    begin_recovery();
+  }
+
   // What is known of the planes outlives the session, and is acknowledged anew.
   auto previous = std::exchange(entries_, {});
   prefixes_of_mn_.clear();
+  withheld_.clear();
   std::set<Ipv6Prefix> known;
   for (const auto& binding : snapshot.bindings) {
     const auto prefix = Ipv6Prefix::parse(binding.prefix());
     if (!prefix.ok()) {
       log_error("record_invalid", "prefix", binding.prefix(), "error", prefix.status().ToString());
+      continue;
+    }
+    if (const auto found = previous.find(*prefix); found != previous.end() && keeps(found->second, &binding)) {
+      withheld_[*prefix] = binding;
       continue;
     }
     Entry entry;
@@ -163,17 +174,32 @@ void Controller::on_snapshot(const LmClient::Snapshot& snapshot) {
     entries_.emplace(*prefix, std::move(entry));
     prefixes_of_mn_[binding.mn_id()].insert(*prefix);
   }
-  for (const auto& [prefix, entry] : previous) observer_.unwatch(prefix);
+  for (auto& [prefix, entry] : previous) {
+    observer_.unwatch(prefix);
+    if (!withheld_.contains(prefix) && !keeps(entry, nullptr)) continue;
+    known.insert(prefix);
+    entry.kept = true;
+    entry.watched = false;
+    prefixes_of_mn_[entry.record.mn_id()].insert(prefix);
+    entries_.emplace(prefix, std::move(entry));
+  }
 
   std::map<Ipv6Prefix, Route> routes;
   std::map<Ipv6Prefix, std::uint32_t> levels;
   for (auto& [prefix, entry] : entries_) {
-    auto route = route_of(entry);
+    auto route = entry.kept ? entry.programmed : route_of(entry);
     if (!route && !releasing(entry)) route = entry.programmed;
     if (route) routes[prefix] = *route;
 
     std::uint32_t level = 0;
     const auto* own = own_holder(entry.record, config_.name);
+    if (entry.kept) {
+      // An announcement of which nobody knows must not outlive what it is for.
+      if (delivering(entry) && entry.record.attached_ar() == config_.name) level = entry.level_wanted;
+      if (level > 0) levels[prefix] = level;
+      entry.level_wanted = level;
+      continue;
+    }
     switch (entry.desired.anchoring.kind) {
       case Anchoring::Kind::kNone:
         break;
@@ -223,12 +249,14 @@ void Controller::on_snapshot(const LmClient::Snapshot& snapshot) {
   for (auto& [mn, pending] : pending_attaches_) {
     pending.replay = lm_was_away_;
     pending.retry_after = kFirstRetry;
-    if (!pending.in_flight) send_attach(mn);
+    if (!pending.in_flight) resend_attach(mn);
   }
   snapshot_taken_ = true;
   lm_was_away_ = false;
   const auto departures = pending_detaches_;
-  for (const auto& [mn, detach] : departures) send_detach(detach.first, detach.second);
+  for (const auto& [mn, detach] : departures) {
+    if (!recovering(mn.to_string())) send_detach(detach.first, detach.second);
+  }
 }
 
 void Controller::hold_back_those_elsewhere(const std::set<Ipv6Prefix>& known) {
@@ -272,7 +300,14 @@ void Controller::take(const v1::Binding& binding) {
     return;
   }
   auto& entry = entries_[*prefix];
-  if (compare(binding.revision(), entry.record.revision()) < 0) return;
+  if (entry.kept && keeps(entry, &binding)) {
+    withheld_[*prefix] = binding;
+    return;
+  }
+  // What is kept is of an earlier epoch: anything is newer.
+  if (!std::exchange(entry.kept, false) && compare(binding.revision(), entry.record.revision()) < 0) return;
+  withheld_.erase(*prefix);
+  if (entry.record.mn_id() != binding.mn_id()) unlist(*prefix, entry.record.mn_id());
   const auto before = std::exchange(entry.desired, desired(binding, config_.name));
   const bool new_generation = compare(binding.generation(), entry.record.generation()) != 0;
   if (new_generation) entry.acknowledged.clear();
@@ -289,21 +324,24 @@ void Controller::take(const v1::Binding& binding) {
 void Controller::drop(const Ipv6Prefix& prefix) {
   const auto found = entries_.find(prefix);
   if (found != entries_.end()) {
-    auto& entry = found->second;
-    const std::string mn_id = entry.record.mn_id();
-    if (auto prefixes = prefixes_of_mn_.find(mn_id); prefixes != prefixes_of_mn_.end()) {
-      prefixes->second.erase(prefix);
-      if (prefixes->second.empty()) prefixes_of_mn_.erase(prefixes);
-    }
-    changed_mns_.insert(mn_id);
+    unlist(prefix, found->second.record.mn_id());
     entries_.erase(found);
   }
+  withheld_.erase(prefix);
   // Also for a prefix that is not known here: something of an earlier run may be left.
   observer_.unwatch(prefix);
   injector_->set(prefix, 0);
   if (const auto status = forwarding_.set(prefix, std::nullopt); !status.ok()) {
     log_error("clear_failed", "prefix", prefix, "error", status.ToString());
   }
+}
+
+void Controller::unlist(const Ipv6Prefix& prefix, const std::string& mn_id) {
+  const auto prefixes = prefixes_of_mn_.find(mn_id);
+  if (prefixes == prefixes_of_mn_.end()) return;
+  prefixes->second.erase(prefix);
+  if (prefixes->second.empty()) prefixes_of_mn_.erase(prefixes);
+  changed_mns_.insert(mn_id);
 }
 
 std::optional<Route> Controller::route_of(const Entry& entry) const {
@@ -374,6 +412,7 @@ bool Controller::delivering(const Entry& entry) const {
 }
 
 void Controller::reconcile(const Ipv6Prefix& prefix, Entry& entry) {
+  if (entry.kept) return;
   reconcile_forwarding(prefix, entry);
   reconcile_anchoring(prefix, entry);
   // What was withdrawn for good can be cleared now.
@@ -483,6 +522,11 @@ void Controller::acknowledge(const Ipv6Prefix& prefix, Entry& entry) {
       entry.level_committed == anchoring.level) {
     send_ack(prefix, entry, v1::STAGE_ADVERTISED, {}, anchoring.level);
   }
+  // Of which a restored LM does not know: its successor has to announce above it.
+  if (anchoring.kind == Anchoring::Kind::kUntilSuperseded && !entry.superseded &&
+      entry.level_committed.value_or(0) > own->advertises_preference()) {
+    send_ack(prefix, entry, v1::STAGE_ADVERTISED, {}, *entry.level_committed);
+  }
   if (anchoring.kind == Anchoring::Kind::kUntilSuperseded && entry.superseded) {
     send_ack(prefix, entry, v1::STAGE_SUPERSEDED, {}, anchoring.level);
   }
@@ -551,6 +595,8 @@ bool Controller::leaving(const LinkLayerAddress& mn) const {
   const auto pending = pending_detaches_.find(mn);
   const auto prefixes = prefixes_of_mn_.find(mn.to_string());
   if (pending == pending_detaches_.end() || prefixes == prefixes_of_mn_.end()) return false;
+  // Whatever attachment the LM knows of.
+  if (pending->second.second.revision() == 0) return true;
   return std::none_of(prefixes->second.begin(), prefixes->second.end(), [&](const Ipv6Prefix& prefix) {
     const auto& record = entries_.at(prefix).record;
     return record.attached_ar() == config_.name && compare(record.generation(), pending->second.second) > 0;
@@ -596,7 +642,7 @@ void Controller::on_ra_sent(const LinkLayerAddress& mn, const std::vector<Advert
   log_debug("ra_sent", "mn", mn, "prefixes", prefixes.size());
   for (const auto& advertised : prefixes) {
     const auto found = entries_.find(advertised.prefix);
-    if (found == entries_.end() || advertised.ended) continue;
+    if (found == entries_.end() || found->second.kept || advertised.ended) continue;
     send_ack(advertised.prefix, found->second, v1::STAGE_RA_SENT, {}, 0, at);
   }
 }
@@ -623,6 +669,13 @@ void Controller::start_attach(const Arrival& arrival) {
   // It is here again, whatever the LM has heard of its departure.
   pending_detaches_.erase(arrival.link_layer_address);
   auto& pending = pending_attaches_[arrival.link_layer_address];
+  pending.departed = false;
+  if (pending.asked && arrival.trigger == v1::TRIGGER_NEIGHBOUR_DISCOVERY &&
+      arrival.interface == pending.arrival.interface) {
+    // Nothing but the answer to what it was asked: on_answer() follows.
+    if (arrival.link_local_seen) pending.arrival.link_local = arrival.link_local;
+    return;
+  }
   if (pending.timer == nullptr) {
     pending.timer = std::make_shared<boost::asio::steady_timer>(executor_);
     pending.arrival = arrival;
@@ -651,8 +704,9 @@ void Controller::send_attach(const LinkLayerAddress& mn) {
   request.mutable_attachment()->set_link_local(arrival.link_local.to_string());
   request.set_trigger(pending.replay && arrival.trigger == v1::TRIGGER_DATA_FRAME ? v1::TRIGGER_REPLAY
                                                                                   : arrival.trigger);
-  const auto last_heard = std::max(access_.last_heard(mn).value_or(arrival.heard_at_steady), arrival.heard_at_steady);
-  const auto age = std::max(std::chrono::steady_clock::now() - last_heard, std::chrono::steady_clock::duration::zero());
+  if (pending.recovery) add_held_prefixes(request);
+  const auto age = std::max(std::chrono::steady_clock::now() - heard_by_itself(mn, pending),
+                            std::chrono::steady_clock::duration::zero());
   *request.mutable_age() = to_proto(std::chrono::duration_cast<std::chrono::nanoseconds>(age));
   *request.mutable_heard_at() = to_proto(arrival.heard_at);
   request.set_link_unchanged(arrival.link_unchanged);
@@ -674,10 +728,14 @@ void Controller::attach_done(const LinkLayerAddress& mn, std::uint64_t sequence,
   pending.in_flight = false;
   if (status.ok()) {
     attaches_ok_.Increment();
-    attach_latency_.Observe(
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - pending.arrival.heard_at_steady).count());
+    if (!pending.recovery) {
+      attach_latency_.Observe(
+          std::chrono::duration<double>(std::chrono::steady_clock::now() - pending.arrival.heard_at_steady).count());
+    }
     if (pending.changed) return send_attach(mn);
+    const auto done = std::move(pending);
     pending_attaches_.erase(found);
+    if (done.recovery) recovered(mn, done.departed);
     // No record follows when the LM has known of this attachment all the time.
     refresh_mn(mn.to_string());
     return;
@@ -685,8 +743,11 @@ void Controller::attach_done(const LinkLayerAddress& mn, std::uint64_t sequence,
   attaches_failed_.Increment();
   if (!may_pass(status)) {
     log_warning("attach_refused", "mn", mn, "error", status.ToString());
-    access_.refuse(mn, kRefusalPause);
+    const auto refused = std::move(pending);
     pending_attaches_.erase(found);
+    if (refused.departed) pending_detaches_.erase(mn);
+    if (refused.recovery) end_recovery(mn.to_string());
+    access_.refuse(mn, kRefusalPause);
     return;
   }
   log_warning("attach_postponed", "mn", mn, "error", status.ToString(), "effect", "retrying");
@@ -695,13 +756,14 @@ void Controller::attach_done(const LinkLayerAddress& mn, std::uint64_t sequence,
   pending.timer->async_wait([this, mn, alive = alive_](boost::system::error_code error) {
     if (error || !*alive) return;
     const auto again = pending_attaches_.find(mn);
-    if (again != pending_attaches_.end() && !again->second.in_flight) send_attach(mn);
+    if (again != pending_attaches_.end() && !again->second.in_flight) resend_attach(mn);
   });
 }
 
 void Controller::on_departure(const Departure& departure) {
   const auto& mn = departure.link_layer_address;
   served_.erase(mn);
+  if (recovering(mn.to_string())) return recover_departed(departure);
   pending_attaches_.erase(mn);
   const auto prefixes = prefixes_of_mn_.find(mn.to_string());
   if (prefixes == prefixes_of_mn_.end()) return;

@@ -5,6 +5,8 @@
 // Monitoring: kedge_speaker_* (arrivals, attaches by result, records, acknowledgements, LM connection).
 #pragma once
 
+#include <chrono>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -17,6 +19,7 @@
 #include "common/ipv6.h"
 #include "common/link_layer_address.h"
 #include "common/metrics.h"
+#include "common/recovery.h"
 #include "speaker/access/access_plane.h"
 #include "speaker/core/desired.h"
 #include "speaker/frr/anchoring_plane.h"
@@ -32,6 +35,8 @@ struct ControllerConfig {
   std::uint32_t local_preference_base = 100;
   // false: old anchors do not tunnel on; only BGP moves the traffic.
   bool redirection = true;
+  // How long redirects are kept of which a restored LM does not know.
+  std::chrono::milliseconds recovery_time = kRecoveryTime;
 };
 
 class Controller {
@@ -66,6 +71,9 @@ class Controller {
     bool watched = false;
     // Stages acknowledged for this generation in this session.
     std::set<std::string> acknowledged;
+    // The record is of an earlier epoch. Kernel, FRR and RA stay as they are, and nothing is acknowledged, until the LM
+    // has told something newer or the recovery is over.
+    bool kept = false;
   };
 
   struct PendingAttach {
@@ -78,6 +86,16 @@ class Controller {
     std::uint64_t sequence = 0;
     std::chrono::milliseconds retry_after;
     std::shared_ptr<boost::asio::steady_timer> timer;
+    // It was served here until the LM came back with another epoch, and brings along what it was served with.
+    bool recovery = false;
+    // It has left; only what it was served with is told, and that it has left.
+    bool departed = false;
+    // Waits to be asked whether it is there; has been asked.
+    bool queued = false;
+    bool asked = false;
+    // When it was heard by itself before it was asked, and when it answered.
+    SteadyTime heard;
+    std::optional<SteadyTime> answered;
   };
 
   // From the LM.
@@ -125,6 +143,34 @@ class Controller {
   void attach_done(const LinkLayerAddress& mn, std::uint64_t sequence, const absl::Status& status);
   // Its departure has been seen and is not answered yet, and no younger attachment here is known.
   bool leaving(const LinkLayerAddress& mn) const;
+  // No longer one of the MN's.
+  void unlist(const Ipv6Prefix& prefix, const std::string& mn_id);
+
+  // Replay (controller_recovery.cc). An Attach that could not be sent or answered at once is sent again, after the MN
+  // has been asked whether it is there if it has been silent since.
+  void resend_attach(const LinkLayerAddress& mn);
+  void ask_some();
+  void ask(const LinkLayerAddress& mn);
+  void on_answer(const LinkLayerAddress& mn, bool answered);
+  // Answers to what it was asked do not count: of two ARs that have a link to the MN, the one where it speaks wins.
+  SteadyTime heard_by_itself(const LinkLayerAddress& mn, const PendingAttach& pending) const;
+  bool was_heard_lately(const LinkLayerAddress& mn, const PendingAttach& pending) const;
+
+  // Recovery (controller_recovery.cc). The LM has come back with another epoch: its store was restored, and what it knows
+  // is old. Each MN that is served here is attached anew; what it is served with stays meanwhile.
+  void begin_recovery();
+  void recover(const LinkLayerAddress& mn, bool departed);
+  bool recovering(const std::string& mn_id) const;
+  // Whether `known`, what the LM has of a kept prefix, has to wait. Null: it has nothing.
+  bool keeps(const Entry& entry, const v1::Binding* known) const;
+  void add_held_prefixes(v1::AttachRequest& request) const;
+  // The recovering MN has left.
+  void recover_departed(const Departure& departure);
+  void recovered(const LinkLayerAddress& mn, bool departed);
+  // What the LM has not told of by now is let go.
+  void end_recovery(const std::string& mn_id);
+  void end_keeping();
+  void after(std::chrono::milliseconds time, std::function<void()> action);
   void send_detach(const Departure& departure, const v1::Generation& generation);
   void report_health();
 
@@ -151,6 +197,15 @@ class Controller {
   bool lm_was_away_ = false;
   std::map<LinkLayerAddress, std::pair<Departure, v1::Generation>> pending_detaches_;
   std::uint64_t sequence_ = 0;
+  // Of the LM's store, as of the last snapshot; 0: there was none in this run.
+  std::uint64_t epoch_ = 0;
+  // Records of kept prefixes, not acted upon yet.
+  std::map<Ipv6Prefix, v1::Binding> withheld_;
+  const SteadyTime started_at_ = std::chrono::steady_clock::now();
+  // Until then, redirects are kept.
+  SteadyTime keep_until_;
+  std::deque<LinkLayerAddress> to_ask_;
+  bool asking_ = false;
   v1::SpeakerHealth health_;
   std::string injector_state_ = "waiting for the LM";
   absl::Status bgpd_;

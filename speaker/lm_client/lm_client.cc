@@ -21,6 +21,9 @@ constexpr auto kLastRetry = 1000ms;
 // A session that did not last so long does not make the next attempt an early one: two speakers of one name would end
 // each other's sessions without a pause.
 constexpr auto kLastingSession = 5s;
+// The request says how long ago the MN was heard: one that comes late would make it look younger than it is, so it is
+// given up and sent anew.
+constexpr auto kLongestAttach = 2s;
 
 class GrpcLmClient : public LmClient {
  public:
@@ -55,6 +58,7 @@ class GrpcLmClient : public LmClient {
     async_unary<v1::AttachRequest, v1::AttachResponse>(
         executor_, request,
         [this](auto* context, const auto* in, auto* out, auto callback) {
+          context->set_deadline(std::chrono::system_clock::now() + kLongestAttach);
           stub_->async()->Attach(context, in, out, std::move(callback));
         },
         [alive = alive_, done = std::move(done)](const grpc::Status& status, const v1::AttachResponse&) {

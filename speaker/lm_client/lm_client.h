@@ -39,7 +39,8 @@ class LmClient {
   virtual void ack(const v1::Ack& ack) = 0;
   virtual void report_health(const v1::SpeakerHealth& health) = 0;
 
-  // `done` runs once. Unavailable: the LM could not be reached or could not write.
+  // `done` runs once. Unavailable: the LM could not be reached or could not write. DeadlineExceeded: an Attach was not
+  // answered within 2 s.
   virtual void attach(const v1::AttachRequest& request, std::function<void(const absl::Status&)> done) = 0;
   virtual void detach(const v1::DetachRequest& request, std::function<void(const absl::Status&)> done) = 0;
 };

@@ -4,6 +4,8 @@
 #include <stdexcept>
 #include <utility>
 
+#include "lm-server/core/generation.h"
+
 namespace kedge::model {
 namespace {
 // As RocksDbStore does at each opening: a revision that was handed out and lost never comes back.
@@ -81,10 +83,22 @@ void Server::start(SystemTime now) {
   durable_ = values_;
   durable_revision_ = revision_;
   tail_.clear();
-  machine_ = std::make_unique<lm::Machine>(settings_, 1);
-  auto output = machine_->load(1, revision_, values_, now, nullptr);
+  machine_ = std::make_unique<lm::Machine>(settings_, epoch_);
+  auto output = machine_->load(epoch_, revision_, values_, now, nullptr);
   if (!output.ok()) throw std::logic_error(output.status().ToString());
   submit(std::move(*output));
+}
+
+void Server::back_up() { backup_.emplace(values_, lm::make_generation(epoch_, revision_)); }
+
+// As kedge-lm --restore does it.
+void Server::restore() {
+  v1::BackupHeader header;
+  *header.mutable_revision() = backup_->second;
+  values_ = backup_->first;
+  values_[lm::Machine::kRestoredFromKey] = header.SerializeAsString();
+  revision_ = backup_->second.revision();
+  ++epoch_;
 }
 
 }  // namespace kedge::model

@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "lm-server/core/machine.h"
 #include "tests/model/random.h"
@@ -34,6 +35,12 @@ class Server {
   void crash(bool power_failure, Random& random);
   void start(SystemTime now);
 
+  // What it has written by now.
+  void back_up();
+  bool has_backup() const { return backup_.has_value(); }
+  // While it is down: its store is what the backup has.
+  void restore();
+
  private:
   struct Pending {
     lm::Output output;
@@ -48,8 +55,10 @@ class Server {
   lm::Settings settings_;
   std::unique_ptr<lm::Machine> machine_;
   std::deque<Pending> pending_;
+  std::uint64_t epoch_ = 1;
   Values values_;
   std::uint64_t revision_ = 0;
+  std::optional<std::pair<Values, v1::Generation>> backup_;
   Values durable_;
   std::uint64_t durable_revision_ = 0;
   // Written and not synchronised.

@@ -80,8 +80,8 @@ class Speaker::Injector : public speaker::RouteInjector {
 Speaker::Speaker(World& world, Router& router, std::uint64_t incarnation)
     : world_(world), router_(router), incarnation_(incarnation) {
   controller_ = std::make_unique<speaker::Controller>(
-      world_.io_.get_executor(), speaker::ControllerConfig{router.name, incarnation, kLocalPreferenceBase, true}, *this,
-      *this,
+      world_.io_.get_executor(),
+      speaker::ControllerConfig{router.name, incarnation, kLocalPreferenceBase, true, kRecoveryTime}, *this, *this,
       [this](std::uint32_t levels) {
         auto injector = std::make_unique<Injector>(*this, levels);
         injector_ = injector.get();
@@ -300,6 +300,23 @@ void Speaker::release_after_restart(const LinkLayerAddress& mn) {
 std::optional<SteadyTime> Speaker::last_heard(const LinkLayerAddress& mn) const {
   const auto found = heard_.find(mn);
   return found == heard_.end() ? std::nullopt : std::optional(found->second);
+}
+
+void Speaker::probe(const LinkLayerAddress& mn, const Ipv6Address&, const std::string& interface,
+                    std::function<void(bool)> answered) {
+  questions_.push_back({mn, interface, std::move(answered)});
+}
+
+bool Speaker::question_is_answered(int self) {
+  if (questions_.empty()) return false;
+  const Question question = std::move(questions_.front());
+  questions_.pop_front();
+  const bool there = world_.linked(question.mn.to_string().back() - '0', self);
+  world_.trace("{} asks whether {} is there: {}", router_.name, question.mn.to_string(), there);
+  if (there) heard_[question.mn] = world_.steady_now_;
+  if (!there) departed(question.mn, v1::DETACH_REASON_UNREACHABLE);
+  question.answered(there);
+  return true;
 }
 
 bool Speaker::hears(const LinkLayerAddress& mn, v1::Trigger trigger, bool guess, const std::string& interface) {

@@ -60,7 +60,10 @@ class Speaker : public speaker::LmClient,
   void release_after_restart(const LinkLayerAddress& mn) override;
   void refuse(const LinkLayerAddress&, std::chrono::milliseconds) override {}
   std::optional<SteadyTime> last_heard(const LinkLayerAddress& mn) const override;
-  void probe(const LinkLayerAddress&) override {}
+  void probe(const LinkLayerAddress& mn, const Ipv6Address&, const std::string& interface,
+             std::function<void(bool)> answered) override;
+  // The oldest question whether somebody is there.
+  bool question_is_answered(int self);
   bool serves(const LinkLayerAddress& mn) const { return served_.contains(mn); }
   bool hears(const LinkLayerAddress& mn, v1::Trigger trigger, bool guess, const std::string& interface);
   void link_up(const LinkLayerAddress& mn) {
@@ -107,6 +110,13 @@ class Speaker : public speaker::LmClient,
   // Whose link came up in this run.
   std::set<LinkLayerAddress> came_up_;
   std::map<LinkLayerAddress, std::chrono::steady_clock::time_point> heard_;
+
+  struct Question {
+    LinkLayerAddress mn;
+    std::string interface;
+    std::function<void(bool)> answered;
+  };
+  std::deque<Question> questions_;
 
   Injector* injector_ = nullptr;
   std::unique_ptr<speaker::Controller> controller_;

@@ -50,6 +50,7 @@ World::World(std::uint64_t seed) : now_(std::chrono::seconds(1'800'000'000)), st
   settings_.mode = mode == 0 ? v1::MODE_NOMADIC : mode == 1 ? v1::MODE_REDIRECT : v1::MODE_RELOCATE;
   settings_.detach_grace = random.pick(4) == 0 ? 0ms : 2000ms;
   settings_.redirect_hold = 200ms;
+  settings_.recovery_time = kRecoveryTime;
   settings_.max_prefixes_per_mn = static_cast<std::uint32_t>(1 + random.pick(3));
   settings_.preference_levels = random.pick(2) == 0 ? 3 : 8;
   kernel_failures_ = random.pick(2) == 0 ? 0 : 30;
@@ -203,7 +204,7 @@ void World::step(std::uint64_t random) {
     } else if (dice < 965) {
       done = speaker_connects(pick_router());
     } else if (dice < 975) {
-      done = speaker_starts(pick_router()) || lm_starts();
+      done = speaker_starts(pick_router()) || lm_starts() || question_is_answered(pick_router());
     } else if (!planned_ && random_.pick(3) < fault_rate_) {
       const int fault = random_.pick(100);
       if (fault < 30) {
@@ -315,8 +316,8 @@ void World::send(const lm::Message& message) {
     const auto& binding = message.content->record().binding();
     if (lm::attached_delivers(binding)) {
       const auto known = known_.find(*Ipv6Prefix::parse(binding.prefix()));
-      if (known == known_.end() || !known->second.acknowledged_delivery.contains(
-                                       {ar_of(binding.attached_ar()), binding.generation().revision()})) {
+      if (known == known_.end() ||
+          !known->second.has_acknowledged(ar_of(binding.attached_ar()), binding.generation())) {
         violated("no AR is told to redirect to one that has not acknowledged", binding.ShortDebugString());
       }
     }
@@ -488,6 +489,8 @@ void World::lm_detach(const v1::DetachRequest& request, Server::Reply reply) {
         request.generation().revision(), output.stale ? "stale" : output.status.ToString());
   for (const auto* binding : server_->machine().bindings_of(request.mn_id())) {
     const auto& old = before.at(binding->prefix());
+    // An AR that has recovered an MN which has left means all that it has of it.
+    if (lm::is_none(request.generation())) continue;
     if (!lm::same(binding->generation(), old.generation()) &&
         lm::compare(old.attachment_generation(), request.generation()) > 0) {
       violated("no message with an old generation changes anything", "a detach did: " + request.ShortDebugString());
@@ -531,6 +534,11 @@ bool World::lm_ticks() {
 
 bool World::lm_dies() {
   if (!server_->up()) return false;
+  if (random_.pick(3) == 0) {
+    trace("the LM's store is backed up");
+    server_->back_up();
+    return true;
+  }
   const bool power_failure = random_.pick(2) == 0;
   trace("the LM dies{}", power_failure ? " by a power failure" : "");
   power_failed_ = power_failed_ || power_failure;
@@ -547,6 +555,11 @@ bool World::lm_dies() {
 
 bool World::lm_starts() {
   if (server_->up()) return false;
+  if (server_->has_backup() && !resting_ && random_.pick(2) == 0) {
+    trace("the LM's store is restored");
+    server_->restore();
+    restored_ = true;
+  }
   trace("the LM starts");
   server_->start(now_);
   return true;
@@ -554,15 +567,19 @@ bool World::lm_starts() {
 
 // Routers
 
+bool World::question_is_answered(Router& router) {
+  return router.speaker != nullptr && router.speaker->question_is_answered(ar_of(router.name));
+}
+
 v1::Generation World::check_redirect(Router& router, const Ipv6Prefix& prefix,
                                      const std::optional<speaker::Route>& route, const v1::Binding* record,
                                      bool from_snapshot) {
-  if (record == nullptr) return {};
+  const auto* held = kernel_of(ar_of(router.name), prefix);
+  if (record == nullptr) return held == nullptr ? v1::Generation() : held->generation;
   if (!route || route->kind != Kind::kRedirect) return record->generation();
   const int target = ar_of(route->segment);
-  const auto* held = kernel_of(ar_of(router.name), prefix);
   const auto& acknowledged = known_[prefix].acknowledged_delivery;
-  if (ar_of(record->attached_ar()) == target && acknowledged.contains({target, record->generation().revision()})) {
+  if (ar_of(record->attached_ar()) == target && known_[prefix].has_acknowledged(target, record->generation())) {
     return record->generation();
   }
   if (held != nullptr && held->route == *route) return held->generation;
@@ -570,8 +587,8 @@ v1::Generation World::check_redirect(Router& router, const Ipv6Prefix& prefix,
   const auto confirmed = router.confirmed.find(prefix);
   if (confirmed != router.confirmed.end() && confirmed->second.route == *route) return confirmed->second.generation;
   // A speaker that has just started knows only what it has acknowledged in its last life.
-  const auto from = acknowledged.lower_bound({target, 0});
-  const bool ever = from != acknowledged.end() && from->first == target;
+  const auto from = acknowledged.lower_bound({target, 0, 0});
+  const bool ever = from != acknowledged.end() && std::get<0>(*from) == target;
   const auto* own = lm::find_holder(*record, router.name);
   if (!from_snapshot || !ever || own == nullptr) {
     violated("no AR redirects to one that has not acknowledged",
@@ -610,7 +627,7 @@ void World::acknowledged(Router& router, const Ipv6Prefix& prefix, const v1::Ack
   switch (ack.stage()) {
     case v1::STAGE_DELIVERING:
       true_now = is(Kind::kDeliver);
-      known_[prefix].acknowledged_delivery.insert({self, ack.generation().revision()});
+      known_[prefix].acknowledged_delivery.insert({self, ack.generation().epoch(), ack.generation().revision()});
       break;
     case v1::STAGE_REDIRECTING:
       true_now = is(Kind::kRedirect) && ar_of(held->second.route.segment) == ar_of(ack.redirects_to());
@@ -793,6 +810,8 @@ void World::time_passes(std::chrono::nanoseconds time) {
   trace("{} ms pass", time / 1ms);
   now_ += time;
   steady_now_ += time;
+  io_.restart();
+  io_.poll();
 }
 
 // Invariants
@@ -819,6 +838,8 @@ void World::check() {
 void World::check_binding(const Ipv6Prefix& prefix, Known& known) {
   const auto* binding = server_->machine().find(prefix);
   for (const auto& router : routers_) {
+    // A restored LM learns of it again, or it is let go.
+    if (restored_) break;
     const auto* holder = binding == nullptr ? nullptr : lm::find_holder(*binding, router.name);
     if (holder == nullptr && holds(router, prefix)) {
       violated("an AR that holds anything is in the holders", router.name + " " + picture(prefix));
@@ -828,7 +849,11 @@ void World::check_binding(const Ipv6Prefix& prefix, Known& known) {
       violated("what an AR announces is in the holders", router.name + " " + picture(prefix));
     }
   }
-  if (binding == nullptr) return;
+  if (binding == nullptr) {
+    known.in_use = false;
+    known.state = v1::BINDING_STATE_UNSPECIFIED;
+    return;
+  }
   if (binding->state() == v1::BINDING_STATE_DETACHED && lm::compare(binding->generation(), known.ended) > 0) {
     known.ended = binding->generation();
   }
@@ -891,6 +916,8 @@ void World::check_chains(const Ipv6Prefix& prefix, const Known& known) {
       if (here->route.kind != Kind::kRedirect) break;
       const int target = ar_of(here->route.segment);
       const auto* next = kernel_of(target, prefix);
+      // What a restored LM does not know of is let go by each AR in its own time.
+      if (restored_ && next == nullptr) break;
       if (next == nullptr || next->route.kind == Kind::kUnreachable || next->route.kind == Kind::kRefuse) {
         if (lm::compare(here->generation, known.ended) > 0) {
           violated("a chain of redirects ends where the prefix is delivered",
@@ -909,6 +936,7 @@ void World::check_chains(const Ipv6Prefix& prefix, const Known& known) {
 }
 
 void World::check_one_top(const Ipv6Prefix& prefix) {
+  if (restored_) return;
   std::uint32_t top = 0;
   int count = 0;
   for (std::size_t i = 0; i < routers_.size(); ++i) {
@@ -977,6 +1005,7 @@ bool World::everything_that_is_under_way() {
     note(bgpd_is_asked(static_cast<int>(i)));
     note(kernel_is_repaired(router));
     note(departure_noticed(static_cast<int>(i)));
+    note(question_is_answered(router));
   }
   for (const auto& session : std::vector(sessions_)) note(lm_receives(*session));
   for (std::size_t i = calls_.size(); i-- > 0;) {
@@ -1011,7 +1040,7 @@ void World::come_to_rest() {
   for (auto& mobile : mobiles_) {
     if (mobile.links.size() > 1) mobile.links.erase(mobile.links.begin(), mobile.links.end() - 1);
   }
-  power_failed_ = speaker_died_ = false;
+  power_failed_ = speaker_died_ = restored_ = false;
   check_at_rest();
   kernel_failures_ = kernel_failures;
   resting_ = false;

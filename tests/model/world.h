@@ -13,6 +13,7 @@
 #include <set>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "boost/asio/io_context.hpp"
@@ -32,6 +33,9 @@ class Violation : public std::runtime_error {
 };
 
 class Speaker;
+
+// Of the LM after a restore, and of speakers.
+constexpr std::chrono::milliseconds kRecoveryTime{3000};
 
 struct KernelRoute {
   speaker::Route route;
@@ -122,7 +126,11 @@ class World {
     // Delivered since then: from now on no packet may be lost in a planned move.
     bool in_use = false;
     std::map<int, SystemTime> pointed_at;
-    std::set<std::pair<int, std::uint64_t>> acknowledged_delivery;
+    // AR, epoch, revision.
+    std::set<std::tuple<int, std::uint64_t, std::uint64_t>> acknowledged_delivery;
+    bool has_acknowledged(int ar, const v1::Generation& generation) const {
+      return acknowledged_delivery.contains({ar, generation.epoch(), generation.revision()});
+    }
     v1::BindingState state = v1::BINDING_STATE_UNSPECIFIED;
   };
 
@@ -156,6 +164,7 @@ class World {
   bool lm_dies();
   bool lm_starts();
   bool lm_ticks();
+  bool question_is_answered(Router& router);
   void time_passes(std::chrono::nanoseconds time);
   bool everything_that_is_under_way();
 
@@ -210,6 +219,7 @@ class World {
   std::vector<std::shared_ptr<Session>> sessions_;
   // Since the last rest.
   bool power_failed_ = false;
+  bool restored_ = false;
   bool speaker_died_ = false;
   v1::Generation last_generation_;
   // Since BGP was last seen to have converged, in planned operation.

@@ -505,15 +505,68 @@ TEST_F(AccessPlaneTest, ANeighbourAdvertisementEndsTheProbing) {
   ASSERT_TRUE(heard(kMnMac));
   plane_->serve(kMnMac, eui64_link_local(kMnMac), "acc0", {});
   for (std::uint64_t round = 1; round <= 4; ++round) {
-    plane_->probe(kMnMac);
+    std::optional<bool> answered;
+    plane_->probe(kMnMac, eui64_link_local(kMnMac), "acc0", [&](bool yes) { answered = yes; });
     EXPECT_EQ(plane_->counters().probes_sent, round);
     const auto before = plane_->last_heard(kMnMac);
     FrameAddresses to_router = from(kMnMac, "fe80::1");
     to_router.link_destination = kRouterMac;
     wire.send(build_frame(to_router, NeighbourAdvertisement{.target = eui64_link_local(kMnMac), .solicited = true}));
     ASSERT_TRUE(until([&] { return plane_->last_heard(kMnMac) > before; }));
+    ASSERT_TRUE(until([&] { return answered.has_value(); }));
+    EXPECT_TRUE(*answered);
   }
   EXPECT_TRUE(departures_.empty());
+}
+
+TEST_F(AccessPlaneTest, ALinuxHostThatIsNotServedAnswersWhetherItIsThere) {
+  make_link();
+  make_host();
+  start();
+  mn_->exec("ip link set br0 up");
+  link_up();
+  ASSERT_TRUE(heard(kMnMac));
+  std::optional<bool> answered;
+  plane_->probe(kMnMac, eui64_link_local(kMnMac), "acc0", [&](bool yes) { answered = yes; });
+  ASSERT_TRUE(until([&] { return answered.has_value(); }));
+  EXPECT_TRUE(*answered);
+}
+
+TEST_F(AccessPlaneTest, WhoDoesNotAnswerOrHasNoLinkIsNotThere) {
+  config_.probe_interval = milliseconds(20);
+  use_fake_mn();
+  const Wire wire(*mn_, "port0");
+  wire.send(solicitation(kMnMac));
+  ASSERT_TRUE(heard(kMnMac));
+  std::optional<bool> answered;
+  const auto ask = [&](const std::string& interface) {
+    answered.reset();
+    plane_->probe(kMnMac, eui64_link_local(kMnMac), interface, [&](bool yes) { answered = yes; });
+  };
+  ask("acc0");
+  ASSERT_TRUE(until([&] { return answered.has_value(); }));
+  EXPECT_FALSE(*answered);
+  EXPECT_EQ(plane_->counters().probes_sent, 3U);
+  EXPECT_TRUE(departures_.empty()) << "it was not served";
+  ask("none");
+  ASSERT_TRUE(until([&] { return answered.has_value(); }));
+  EXPECT_FALSE(*answered);
+
+  plane_->serve(kMnMac, eui64_link_local(kMnMac), "acc0", {});
+  ask("acc0");
+  ASSERT_TRUE(until([&] { return answered.has_value(); }));
+  EXPECT_FALSE(*answered);
+  ASSERT_EQ(departures_.size(), 1U) << "it was served, and has left";
+  EXPECT_EQ(departures_[0].reason, v1::DETACH_REASON_UNREACHABLE);
+
+  plane_->serve(kMnMac, eui64_link_local(kMnMac), "acc0", {});
+  link_down();
+  ASSERT_TRUE(until([&] { return departures_.size() == 2; }));
+  const auto probes = plane_->counters().probes_sent;
+  ask("acc0");
+  ASSERT_TRUE(until([&] { return answered.has_value(); }));
+  EXPECT_FALSE(*answered);
+  EXPECT_EQ(plane_->counters().probes_sent, probes);
 }
 
 TEST_F(AccessPlaneTest, FramesAfterAReleaseAreNoArrivalUntilTheLinkHasChanged) {

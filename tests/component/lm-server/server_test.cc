@@ -4,6 +4,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdio>
+#include <fstream>
 #include <functional>
 #include <future>
 #include <memory>
@@ -14,12 +15,15 @@
 #include "boost/asio/executor_work_guard.hpp"
 #include "boost/asio/io_context.hpp"
 #include "boost/asio/post.hpp"
+#include "common/backup.h"
 #include "common/credentials.h"
 #include "gmock/gmock.h"
+#include "google/protobuf/util/delimited_message_util.h"
 #include "grpcpp/client_context.h"
 #include "gtest/gtest.h"
 #include "kedge/v1/admin.grpc.pb.h"
 #include "kedge/v1/mobility.grpc.pb.h"
+#include "lm-server/store/restore.h"
 #include "lm-server/store/rocksdb_store.h"
 #include "tests/component/lm-server/temporary_folder.h"
 
@@ -54,6 +58,7 @@ class FragileStore : public Store {
  public:
   explicit FragileStore(RocksDbStore& store) : store_(store) {}
   absl::StatusOr<StoreSnapshot> read() override { return store_.read(); }
+  std::unique_ptr<StoreCursor> cursor() override { return store_.cursor(); }
   void commit(Commit commit, Done done) override {
     if (!broken) return store_.commit(std::move(commit), std::move(done));
     done(absl::UnavailableError("the store cannot write: the disk of data_directory is full; make room"));
@@ -472,6 +477,75 @@ TEST_F(ServerTest, EventsAreWatchedFromTheStartAndAsTheyHappen) {
   auto none = run.admin->WatchEvents(&ahead, request);
   EXPECT_FALSE(none->Read(&event));
   EXPECT_EQ(none->Finish().error_code(), grpc::StatusCode::OUT_OF_RANGE);
+}
+
+TEST_F(ServerTest, ABackupShowsOneRevisionWhileTheServerGoesOnAndCanBeRestored) {
+  constexpr int kNodes = 50;
+  const auto mn = [](int i) { return "02:00:00:00:01:" + std::to_string(10 + i); };
+  const std::string file = folder_.path() + "/backup";
+  {
+    RunningServer run(directory_);
+    for (int i = 0; i < kNodes; ++i) ASSERT_TRUE(run.attach("ar1", mn(i)).ok());
+    grpc::ClientContext context;
+    auto reader = run.admin->Backup(&context, {});
+    std::ofstream out(file, std::ios::binary);
+    BackupVerifier verifier;
+    v1::BackupRecord record;
+    while (reader->Read(&record)) {
+      ASSERT_TRUE(verifier.take(record).ok());
+      google::protobuf::util::SerializeDelimitedToOstream(record, &out);
+      if (record.has_header()) {
+        ASSERT_TRUE(run.attach("ar2", kMn).ok()) << "nobody waits for a backup";
+      }
+    }
+    EXPECT_TRUE(reader->Finish().ok());
+    EXPECT_TRUE(verifier.complete());
+    EXPECT_EQ(verifier.entries(), static_cast<std::uint64_t>(kNodes)) << "what came after it began is not in it";
+    EXPECT_EQ(verifier.header().revision().epoch(), 1U);
+  }
+  const std::string other = folder_.path() + "/other";
+  const auto restored = restore_store(file, other, false, now_system());
+  ASSERT_TRUE(restored.ok()) << restored.status();
+  RunningServer run(other);
+  ScriptedSpeaker ar1(run, "ar1");
+  EXPECT_EQ(ar1.snapshot.size(), kNodes + 2U);
+  EXPECT_EQ(ar1.snapshot[0].welcome().revision().epoch(), restored->epoch);
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + kPatience);
+  v1::WatchEventsRequest request;
+  request.set_from_start(true);
+  v1::Event event;
+  ASSERT_TRUE(run.admin->WatchEvents(&context, request)->Read(&event));
+  EXPECT_EQ(event.type(), v1::EVENT_TYPE_STORE_RESTORED);
+  context.TryCancel();
+  EXPECT_TRUE(run.attach("ar1", mn(0)).ok());
+}
+
+TEST_F(ServerTest, AnAttachThatItsSpeakerHasGivenUpDoesNotHappen) {
+  RunningServer run(directory_);
+  std::promise<void> blocked;
+  std::promise<void> goes_on;
+  boost::asio::post(run.io, [&] {
+    blocked.set_value();
+    goes_on.get_future().wait();
+  });
+  blocked.get_future().wait();
+  v1::AttachRequest request;
+  request.set_ar("ar1");
+  request.set_mn_id(kMn);
+  request.mutable_attachment()->set_interface("access0");
+  request.mutable_attachment()->set_link_layer_address(kMn);
+  request.mutable_attachment()->set_link_local("fe80::11");
+  request.set_trigger(v1::TRIGGER_ROUTER_SOLICITATION);
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(50));
+  v1::AttachResponse response;
+  EXPECT_EQ(run.mobility->Attach(&context, request, &response).error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  goes_on.set_value();
+  grpc::ClientContext status_context;
+  v1::StatusResponse status;
+  ASSERT_TRUE(run.admin->Status(&status_context, {}, &status).ok());
+  EXPECT_EQ(status.bindings(), 0U);
 }
 
 TEST_F(ServerTest, StatusAndNodesShowWhatOperatorsNeed) {

@@ -143,8 +143,15 @@ class FakeAccess : public AccessPlane {
   void refuse(const LinkLayerAddress& mn, std::chrono::milliseconds) override {
     journal_.push_back("refuse " + mn.to_string());
   }
-  std::optional<SteadyTime> last_heard(const LinkLayerAddress&) const override { return std::nullopt; }
-  void probe(const LinkLayerAddress&) override {}
+  std::optional<SteadyTime> last_heard(const LinkLayerAddress&) const override { return heard; }
+  void probe(const LinkLayerAddress& mn, const Ipv6Address&, const std::string& interface,
+             std::function<void(bool)> answered) override {
+    journal_.push_back("ask " + mn.to_string() + " " + interface);
+    answer = std::move(answered);
+  }
+
+  std::optional<SteadyTime> heard;
+  std::function<void(bool)> answer;
 
  private:
   Journal& journal_;
@@ -155,7 +162,7 @@ class ControllerTest : public ::testing::Test {
   // The AR under test is `self`.
   void start(const std::string& self, bool redirection = true) {
     controller_ = std::make_unique<Controller>(
-        io_.get_executor(), ControllerConfig{self, 7, 100, redirection}, lm_, forwarding_,
+        io_.get_executor(), ControllerConfig{self, 7, 100, redirection, std::chrono::milliseconds(1)}, lm_, forwarding_,
         [this](std::uint32_t) {
           auto injector = std::make_unique<FakeInjector>(journal_);
           injector_ = injector.get();
@@ -165,8 +172,9 @@ class ControllerTest : public ::testing::Test {
     self_ = self;
   }
 
-  void snapshot(std::vector<v1::Binding> bindings) {
+  void snapshot(std::vector<v1::Binding> bindings, std::uint64_t epoch = 1) {
     LmClient::Snapshot snapshot;
+    snapshot.welcome.mutable_revision()->set_epoch(epoch);
     for (int i = 1; i <= 3; ++i) {
       auto* node = snapshot.welcome.add_nodes();
       node->set_name(fmt::format("ar{}", i));
@@ -648,6 +656,11 @@ TEST_F(ControllerTest, AnAttachThatWaitsIsReplayedWithItsAgeWhenTheLmIsBack) {
   lm_.attach_done[0](absl::UnavailableError("LM away"));
   lm_.on_connection(absl::UnavailableError("LM away"));
   snapshot({});
+  ASSERT_EQ(lm_.attaches.size(), 1U) << "it is asked first whether it is there still";
+  EXPECT_THAT(take(), Contains("ask 02:00:00:00:00:11 eth2"));
+  // What it answers is no word of its own: of two access routers, the one where it speaks wins.
+  access_.heard = std::chrono::steady_clock::now();
+  access_.answer(true);
   ASSERT_EQ(lm_.attaches.size(), 2U);
   EXPECT_GE(lm_.attaches[1].age().seconds(), 30);
   EXPECT_EQ(lm_.attaches[1].trigger(), v1::TRIGGER_REPLAY);
@@ -921,6 +934,241 @@ TEST_F(ControllerTest, IsNotClearedUntilTheKernelHasConfirmedTheRemoval) {
   forwarding_.failure = absl::OkStatus();
   forwarding_.on_programmed(prefix());
   EXPECT_THAT(take(), Contains("ack CLEARED 2001:db8:1000::/64"));
+}
+
+// Replay
+
+TEST_F(ControllerTest, AnMnThatDoesNotAnswerAnyMoreIsNotReplayed) {
+  start("ar2");
+  snapshot({});
+  auto early = arrival();
+  early.heard_at_steady -= std::chrono::seconds(30);
+  access_.on_arrival(early);
+  lm_.attach_done[0](absl::UnavailableError("LM away"));
+  snapshot({});
+  access_.answer(false);
+  snapshot({});
+  EXPECT_EQ(lm_.attaches.size(), 1U);
+  access_.on_arrival(arrival());
+  EXPECT_EQ(lm_.attaches.size(), 2U) << "until it is heard again";
+}
+
+TEST_F(ControllerTest, AnMnThatWasHeardJustNowIsReplayedUnasked) {
+  start("ar2");
+  snapshot({});
+  access_.on_arrival(arrival());
+  lm_.attach_done[0](absl::DeadlineExceededError("too late"));
+  snapshot({});
+  ASSERT_EQ(lm_.attaches.size(), 2U);
+  EXPECT_EQ(lm_.attaches[1].age().seconds(), 0);
+}
+
+TEST_F(ControllerTest, WhatAnMnSaysWhileItIsAskedCountsMoreThanItsAnswer) {
+  start("ar2");
+  snapshot({});
+  auto early = arrival();
+  early.heard_at_steady -= std::chrono::seconds(30);
+  access_.on_arrival(early);
+  lm_.attach_done[0](absl::UnavailableError("LM away"));
+  snapshot({});
+  access_.on_arrival(arrival(v1::TRIGGER_NEIGHBOUR_DISCOVERY));
+  EXPECT_EQ(lm_.attaches.size(), 1U) << "the answer";
+  access_.on_arrival(arrival(v1::TRIGGER_ROUTER_SOLICITATION));
+  ASSERT_EQ(lm_.attaches.size(), 2U);
+  EXPECT_EQ(lm_.attaches[1].age().seconds(), 0);
+  access_.answer(true);
+  EXPECT_EQ(lm_.attaches.size(), 2U);
+}
+
+// Recovery
+
+v1::Binding of_epoch(v1::Binding binding, std::uint64_t epoch) {
+  binding.mutable_generation()->set_epoch(epoch);
+  binding.mutable_revision()->set_epoch(epoch);
+  for (auto& h : *binding.mutable_holders()) {
+    if (h.has_generation()) h.mutable_generation()->set_epoch(epoch);
+  }
+  return binding;
+}
+
+// As a restored LM begins with.
+v1::Binding doubted(v1::Binding binding) {
+  binding.clear_attached_ar();
+  binding.set_state(v1::BINDING_STATE_DETACHED_GRACE);
+  return of_epoch(binding, 2);
+}
+
+class RecoveryTest : public ControllerTest {
+ protected:
+  // ar2 has the MN and announces its prefix.
+  void serve() {
+    start("ar2");
+    snapshot({attached("ar2", 20, 1)});
+    injector_->on_committed(prefix(), 1);
+    access_.heard = std::chrono::steady_clock::now() - std::chrono::seconds(30);
+    take();
+  }
+  void expect_untouched() {
+    EXPECT_THAT(forwarding_.all, ElementsAre(std::pair<const std::string, std::string>(kPrefix, "deliver eth2")));
+    EXPECT_THAT(injector_->all, ElementsAre(std::pair<const std::string, std::uint32_t>(kPrefix, 1)));
+  }
+};
+
+TEST_F(RecoveryTest, WhatTheRestoredLmDoesNotKnowStaysAndIsToldToIt) {
+  serve();
+  snapshot({}, 2);
+  expect_untouched();
+  const auto kept = take();
+  EXPECT_THAT(kept, Contains("ask 02:00:00:00:00:11 eth2"));
+  EXPECT_THAT(kept, Not(Contains(::testing::StartsWith("ack")))) << "in no generation of this epoch";
+  EXPECT_THAT(kept, Not(Contains(::testing::StartsWith("release"))));
+  access_.answer(true);
+  ASSERT_EQ(lm_.attaches.size(), 1U);
+  EXPECT_EQ(lm_.attaches[0].trigger(), v1::TRIGGER_RECOVERY);
+  EXPECT_THAT(lm_.attaches[0].held_prefixes(), ElementsAre(kPrefix));
+  lm_.attach_done[0](absl::OkStatus());
+  record(of_epoch(attached("ar2", 5, 1), 2));
+  injector_->on_committed(prefix(), 1);
+  const auto journal = take();
+  EXPECT_THAT(journal, Contains("ack DELIVERING 2001:db8:1000::/64"));
+  EXPECT_THAT(journal, Contains("ack ADVERTISED 2001:db8:1000::/64 at 1"));
+  EXPECT_THAT(journal, Not(Contains(::testing::StartsWith("kernel")))) << "the record has a lower revision than the old";
+  io_.run();
+  EXPECT_THAT(take(), IsEmpty()) << "what was taken up stays";
+}
+
+TEST_F(RecoveryTest, WhatTheRestoredLmKnowsOfAnEarlierTimeWaits) {
+  serve();
+  auto old = doubted(attached("ar3", 10, 2));
+  holder(old, "ar2");
+  snapshot({old}, 2);
+  expect_untouched();
+  injector_->on_committed(prefix(), 1);
+  revise(old, 11);
+  old.mutable_revision()->set_epoch(2);
+  take();
+  record(old);
+  EXPECT_THAT(take(), Not(Contains(::testing::StartsWith("release"))));
+  // Only that the MN is elsewhere by now is newer.
+  auto moved = of_epoch(attached("ar3", 30, 2), 2);
+  holder(moved, "ar2");
+  holder(moved, "ar3")->set_delivers(true);
+  *holder(moved, "ar3")->mutable_generation() = moved.generation();
+  record(moved);
+  const auto journal = take();
+  EXPECT_THAT(journal, Contains("kernel 2001:db8:1000::/64 redirect 2001:db8:a3::d"));
+  EXPECT_THAT(journal, Contains("ack ADVERTISED 2001:db8:1000::/64 at 1"))
+      << "ar3 has to announce above what the LM does not know of";
+  EXPECT_THAT(journal, Contains("release 02:00:00:00:00:11"));
+}
+
+TEST_F(RecoveryTest, WhatTheLmRefusesIsLetGo) {
+  serve();
+  snapshot({}, 2);
+  access_.answer(true);
+  take();
+  lm_.attach_done[0](absl::PermissionDeniedError("no"));
+  EXPECT_THAT(take(), ElementsAre("frr 2001:db8:1000::/64 0", "kernel 2001:db8:1000::/64 none",
+                                  "release 02:00:00:00:00:11", "refuse 02:00:00:00:00:11"));
+}
+
+TEST_F(RecoveryTest, WhatTheLmHasNotTakenUpIsLetGo) {
+  serve();
+  snapshot({}, 2);
+  access_.answer(true);
+  lm_.attach_done[0](absl::OkStatus());
+  take();
+  io_.run();
+  EXPECT_THAT(take(), Contains("kernel 2001:db8:1000::/64 none"));
+}
+
+TEST_F(RecoveryTest, AnMnThatHasLeftIsToldWithWhatItHadAndThenThatItHasLeft) {
+  serve();
+  snapshot({}, 2);
+  access_.on_departure({mn(), "eth2", v1::DETACH_REASON_UNREACHABLE, std::chrono::steady_clock::now()});
+  access_.answer(false);
+  ASSERT_EQ(lm_.attaches.size(), 1U);
+  EXPECT_THAT(lm_.attaches[0].held_prefixes(), ElementsAre(kPrefix));
+  EXPECT_THAT(lm_.detaches, IsEmpty());
+  take();
+  record(of_epoch(attached("ar2", 5, 1), 2));
+  EXPECT_THAT(take(), Not(Contains(::testing::StartsWith("serve"))));
+  lm_.attach_done[0](absl::OkStatus());
+  ASSERT_EQ(lm_.detaches.size(), 1U);
+  EXPECT_EQ(lm_.detaches[0].generation().revision(), 0U);
+}
+
+TEST_F(RecoveryTest, AnMnThatLeftWhileTheLmWasAwayIsToldToo) {
+  serve();
+  access_.on_departure({mn(), "eth2", v1::DETACH_REASON_LINK_DOWN,
+                        std::chrono::steady_clock::now() - std::chrono::seconds(20)});
+  lm_.detach_done[0](absl::UnavailableError("LM away"));
+  snapshot({}, 2);
+  expect_untouched();
+  ASSERT_EQ(lm_.attaches.size(), 1U) << "there is nobody to ask";
+  EXPECT_GE(lm_.attaches[0].age().seconds(), 20);
+  lm_.attach_done[0](absl::OkStatus());
+  EXPECT_EQ(lm_.detaches.size(), 2U);
+}
+
+TEST_F(RecoveryTest, ASessionThatBreaksMeanwhileChangesNothing) {
+  serve();
+  snapshot({}, 2);
+  access_.answer(true);
+  lm_.attach_done[0](absl::UnavailableError("lost"));
+  snapshot({}, 2);
+  expect_untouched();
+  access_.answer(true);
+  ASSERT_EQ(lm_.attaches.size(), 2U);
+  EXPECT_THAT(lm_.attaches[1].held_prefixes(), ElementsAre(kPrefix));
+}
+
+TEST_F(RecoveryTest, ARedirectThatTheRestoredLmDoesNotKnowIsKeptForAWhile) {
+  start("ar1");
+  auto away = attached("ar2", 20, 1);
+  delivers(away, "ar2", 21);
+  snapshot({away});
+  take();
+  snapshot({}, 2);
+  EXPECT_THAT(forwarding_.all,
+              ElementsAre(std::pair<const std::string, std::string>(kPrefix, "redirect 2001:db8:a2::d")));
+  auto recovered = of_epoch(attached("ar2", 5, 1), 2);
+  holder(recovered, "ar2")->set_delivers(true);
+  *holder(recovered, "ar2")->mutable_generation() = recovered.generation();
+  record(recovered);
+  EXPECT_THAT(take(), Contains("ack REDIRECTING 2001:db8:1000::/64 to ar2"));
+  io_.run();
+  EXPECT_THAT(take(), IsEmpty());
+}
+
+TEST_F(RecoveryTest, ARedirectThatNobodyTellsOfEnds) {
+  start("ar1");
+  auto away = attached("ar2", 20, 1);
+  delivers(away, "ar2", 21);
+  snapshot({away});
+  snapshot({}, 2);
+  take();
+  io_.run();
+  EXPECT_THAT(take(), Contains("kernel 2001:db8:1000::/64 none"));
+}
+
+TEST_F(RecoveryTest, AnOldAnchorWithdrawsWhatTheRestoredLmDoesNotKnow) {
+  serve();
+  auto moved = attached("ar3", 30, 2);
+  holder(moved, "ar2")->set_advertises_preference(1);
+  delivers(moved, "ar3", 31);
+  record(moved);
+  snapshot({}, 2);
+  EXPECT_THAT(injector_->all, IsEmpty());
+  EXPECT_THAT(forwarding_.all,
+              ElementsAre(std::pair<const std::string, std::string>(kPrefix, "redirect 2001:db8:a3::d")));
+}
+
+TEST_F(RecoveryTest, ALmThatComesBackWithItsEpochIsTakenAtItsWord) {
+  serve();
+  snapshot({});
+  EXPECT_THAT(forwarding_.all, IsEmpty());
+  EXPECT_THAT(lm_.attaches, IsEmpty());
 }
 
 TEST_F(ControllerTest, AnInvalidRecordIsSkipped) {
