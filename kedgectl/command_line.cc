@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <charconv>
+#include <limits>
 #include <memory>
 
 #include "CLI/CLI.hpp"
 #include "common/ipv6.h"
 #include "common/link_layer_address.h"
 #include "fmt/format.h"
+#include "google/protobuf/util/time_util.h"
 #include "kedgectl/policy_arguments.h"
 
 namespace kedge::kedgectl {
@@ -80,6 +82,15 @@ constexpr const char* kFrrConfigExamples = R"(Examples:
   kedgectl frr-config --ar ar1 --reflector 2001:db8:c0::1 --password-file bgp-secret
   kedgectl frr-config --reflector 2001:db8:c0::1            of the reflector with this address
   vtysh -f FILE                                             take it over; then: write
+
+)";
+
+constexpr const char* kAuditExamples = R"(Examples:
+  kedgectl audit --last 20                     the last 20 changes and refusals
+  kedgectl audit --who alice --action SetPolicy
+  kedgectl audit --subject 2001:db8:8818:1::/64
+  kedgectl audit --refused --since 2026-01-02T03:04:05Z
+  kedgectl audit --after 4711 -o json >>trail  one object a line; go on after record 4711
 
 )";
 
@@ -187,6 +198,7 @@ class Parser {
     if (pki_->parsed()) line_.command = read_pki();
     if (frr_config_app_->parsed()) line_.command = frr_config_;
     if (backup_app_->parsed()) line_.command = backup_;
+    if (audit_app_->parsed()) line_.command = audit_;
     return line_;
   }
 
@@ -211,7 +223,8 @@ class Parser {
         ->check(CLI::IsMember({"table", "json"}))
         ->type_name("FORMAT")
         ->capture_default_str();
-    app_.add_option("--timeout", timeout_, "Longest wait for an answer, or the next piece of a backup, in seconds; watch waits for ever")
+    app_.add_option("--timeout", timeout_,
+                    "Longest wait for an answer, or the next piece of a backup, in seconds; watch waits for ever")
         ->type_name("SECONDS")
         ->capture_default_str();
     app_.add_flag("-v,--verbose", line_.global.verbose, "Log what is done, warnings included, on standard error");
@@ -368,12 +381,63 @@ class Parser {
   }
 
   void add_backup() {
-    backup_app_ = add_command("backup", "Write the server's store into a file, for kedge-lm --restore", kBackupExamples);
+    backup_app_ =
+        add_command("backup", "Write the server's store into a file, for kedge-lm --restore", kBackupExamples);
     backup_app_->add_option("file", backup_.file, "The file; - for standard output")->required()->type_name("FILE");
     backup_app_->add_flag("--force", backup_.force, "Replace a file that is there already");
   }
 
+  CLI::Option* add_audit_time(const char* name, google::protobuf::Timestamp* (v1::AuditRequest::*field)(),
+                              const char* help) {
+    return audit_app_
+        ->add_option_function<std::string>(
+            name,
+            [this, name, field](const std::string& text) {
+              google::protobuf::Timestamp time;
+              if (!google::protobuf::util::TimeUtil::FromString(text, &time)) {
+                throw CLI::ValidationError(fmt::format("{}: '{}' is no time such as 2026-01-02T03:04:05Z", name, text));
+              }
+              *(audit_.request.*field)() = time;
+            },
+            help)
+        ->type_name("TIME");
+  }
+
+  void add_audit() {
+    audit_app_ = add_command("audit", "Who has changed what, and who was refused", kAuditExamples);
+    const auto add_text = [this](const char* name, void (v1::AuditRequest::*set)(const std::string&),
+                                 const char* help) {
+      audit_app_
+          ->add_option_function<std::string>(
+              name, [this, set](const std::string& text) { (audit_.request.*set)(text); }, help)
+          ->type_name("TEXT");
+    };
+    add_text("--who", &v1::AuditRequest::set_who<const std::string&>, "Identities that have this in them");
+    add_text("--action", &v1::AuditRequest::set_action<const std::string&>, "Methods that have this in them");
+    add_text("--subject", &v1::AuditRequest::set_subject<const std::string&>, "A prefix, mobile node or access router");
+    add_audit_time("--since", &v1::AuditRequest::mutable_since, "Not before");
+    add_audit_time("--until", &v1::AuditRequest::mutable_until, "Not after");
+    audit_app_->add_flag_callback(
+        "--refused", [this] { audit_.request.set_refused(true); }, "Only what was refused");
+    audit_app_
+        ->add_option_function<std::string>(
+            "--after",
+            [this](const std::string& text) { audit_.request.set_after_id(whole_number("--after", text, 0)); },
+            "Records with a greater id only")
+        ->type_name("ID");
+    audit_app_
+        ->add_option_function<std::string>(
+            "--last",
+            [this](const std::string& text) {
+              audit_.request.set_last(static_cast<std::uint32_t>(
+                  std::min<std::uint64_t>(whole_number("--last", text, 1), std::numeric_limits<std::uint32_t>::max())));
+            },
+            "The last so many of them")
+        ->type_name("N");
+  }
+
   void add_commands() {
+    add_audit();
     add_changes();
     add_pki();
     add_frr_config();
@@ -427,6 +491,8 @@ class Parser {
   CLI::App* pki_revoke_ = nullptr;
   CLI::App* pki_show_ = nullptr;
   CLI::App* frr_config_app_ = nullptr;
+  CLI::App* audit_app_ = nullptr;
+  AuditCommand audit_;
   FrrConfigCommand frr_config_;
   std::string authority_ = "kedge-authority";
   std::string name_ = "Kedge";
@@ -466,9 +532,9 @@ std::variant<CommandLine, Message> parse_command_line(std::vector<std::string> a
     return Message{ExitCode::kOk, std::string(version.what()) + "\n"};
   } catch (const CLI::ParseError& error) {
     const bool none = error.get_name() == "RequiredError" && !parser.has_command();
-    const std::string what =
-        none ? "a command is needed: status, nodes, bindings, binding, watch, policy, node, detach, backup, pki or frr-config"
-             : error.what();
+    const std::string what = none ? "a command is needed: status, nodes, bindings, binding, watch, policy, node, "
+                                    "detach, audit, backup, pki or frr-config"
+                                  : error.what();
     return Message{ExitCode::kUsage, fmt::format("kedgectl: {}\nSee kedgectl --help.\n", what)};
   }
 }

@@ -68,6 +68,9 @@ struct DrainCommand {
 struct DetachCommand {
   std::string mn_id;
 };
+struct AuditCommand {
+  v1::AuditRequest request;
+};
 struct BackupCommand {
   // "-" is standard output.
   std::string file;
@@ -77,7 +80,7 @@ struct BackupCommand {
 
 using Command = std::variant<StatusCommand, NodesCommand, BindingsCommand, BindingCommand, WatchCommand,
                              PolicyListCommand, PolicyShowCommand, PolicySetCommand, PolicyDeleteCommand, DrainCommand,
-                             DetachCommand, BackupCommand, PkiCommand, FrrConfigCommand>;
+                             DetachCommand, BackupCommand, AuditCommand, PkiCommand, FrrConfigCommand>;
 
 struct CommandLine {
   GlobalOptions global;

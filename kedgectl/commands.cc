@@ -129,4 +129,21 @@ ExitCode run_detach(const Session& session, const DetachCommand& command) {
                [&] { return "detached, prefixes: " + std::to_string(answer.prefixes()) + "\n"; });
 }
 
+ExitCode run_audit(const Session& session, const AuditCommand& command) {
+  grpc::ClientContext context;
+  const std::stop_callback cancel(session.stop, [&context] { context.TryCancel(); });
+  auto reader = session.admin.Audit(&context, command.request);
+  v1::AuditRecord record;
+  bool any = false;
+  while (reader->Read(&record)) {
+    any = true;
+    const auto code = print(session, record, JsonStyle::kOneLine, [&] { return render_audit(record); });
+    if (code != ExitCode::kOk) return code;
+  }
+  const auto status = reader->Finish();
+  if (!status.ok()) return session.stop.stop_requested() ? ExitCode::kInterrupted : fail(session, status);
+  if (!any) tell(session.err, "no record matches");
+  return ExitCode::kOk;
+}
+
 }  // namespace kedge::kedgectl

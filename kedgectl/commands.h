@@ -20,6 +20,7 @@ ExitCode run_policy_set(const Session& session, const PolicySetCommand& command)
 ExitCode run_policy_delete(const Session& session, const PolicyDeleteCommand& command);
 // Prints the node as it is now.
 ExitCode run_drain(const Session& session, const DrainCommand& command);
+ExitCode run_audit(const Session& session, const AuditCommand& command);
 ExitCode run_detach(const Session& session, const DetachCommand& command);
 
 }  // namespace kedge::kedgectl

@@ -228,8 +228,8 @@ std::string render_event(const v1::Event& event) {
   if (is_alarm(event.type())) absl::AsciiStrToUpper(&name);
   const auto& time = event.has_at() ? event.at() : event.recorded_at();
   return event_table().line({std::to_string(event.id()), format_time(from_proto(time), TimePrecision::kMilliseconds),
-                             name, event.ar(), event.prefix(),
-                             format_generation(event.generation()), event.mn_id(), event.detail()});
+                             name, event.ar(), event.prefix(), format_generation(event.generation()), event.mn_id(),
+                             event.detail()});
 }
 
 absl::StatusOr<std::string> render_json(const google::protobuf::Message& message, JsonStyle style) {
@@ -244,6 +244,23 @@ absl::StatusOr<std::string> render_json(const google::protobuf::Message& message
         fmt::format("the server's answer cannot be written as JSON: {}", std::string(status.message())));
   }
   if (!text.ends_with('\n')) text += '\n';
+  return text;
+}
+
+std::string render_audit(const v1::AuditRecord& record) {
+  std::string text =
+      fmt::format("{} {} {} {} {}\n", record.id(), format_time(from_proto(record.at()), TimePrecision::kMilliseconds),
+                  printable(record.who()), record.action(), printable(record.outcome()));
+  const auto add = [&text](const char* name, const std::string& value) {
+    if (!value.empty()) text += fmt::format("    {:<9}{}\n", name, printable(value));
+  };
+  add("request", record.request());
+  if (!record.peer().empty()) add("from", fmt::format("{}, certificate {}", record.peer(), record.serial()));
+  if (record.suppressed() > 0) add("before", fmt::format("{} refusals that were not recorded", record.suppressed()));
+  for (const auto& change : record.changes()) {
+    text += fmt::format("    {}\n      - {}\n      + {}\n", printable(change.subject()), printable(change.before()),
+                        printable(change.after()));
+  }
   return text;
 }
 

@@ -23,6 +23,8 @@ std::string render_effective_policy(const v1::EffectivePolicy& effective);
 std::string render_binding(const v1::Binding& binding, SystemTime now);
 
 // Events come one by one, so their columns have fixed widths.
+// Several lines: the record, then each change.
+std::string render_audit(const v1::AuditRecord& record);
 std::string render_event_header();
 std::string render_event(const v1::Event& event);
 

@@ -27,6 +27,7 @@ struct Runner {
   ExitCode operator()(const PolicyDeleteCommand& command) const { return run_policy_delete(session, command); }
   ExitCode operator()(const DrainCommand& command) const { return run_drain(session, command); }
   ExitCode operator()(const DetachCommand& command) const { return run_detach(session, command); }
+  ExitCode operator()(const AuditCommand& command) const { return run_audit(session, command); }
   ExitCode operator()(const PkiCommand& command) const { return run_pki(session, command); }
   ExitCode operator()(const FrrConfigCommand& command) const { return run_frr_config(session, command); }
   ExitCode operator()(const BackupCommand& command) const { return run_backup(session, command); }

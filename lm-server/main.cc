@@ -28,6 +28,7 @@
 #include "google/protobuf/util/time_util.h"
 #include "kedge/v1/config.pb.h"
 #include "lm-server/core/settings.h"
+#include "lm-server/service/admission.h"
 #include "lm-server/service/engine.h"
 #include "lm-server/service/server.h"
 #include "lm-server/service/version.h"
@@ -72,10 +73,12 @@ void reload_log_level(const std::string& path) {
   log_info("reloaded", "log_level", config.log().level());
 }
 
-// Each denial is counted and logged.
-std::function<void(const Authorizer::Denial&)> make_denial_recorder(boost::asio::io_context& io, Metrics& metrics) {
-  return [&io, &metrics](const Authorizer::Denial& denial) {
-    boost::asio::post(io, [&metrics, denial] {
+// Each denial is counted, logged and recorded.
+std::function<void(const Authorizer::Denial&)> make_denial_recorder(boost::asio::io_context& io, Metrics& metrics,
+                                                                    Engine& engine) {
+  return [&io, &metrics, &engine](const Authorizer::Denial& denial) {
+    boost::asio::post(io, [&metrics, &engine, denial] {
+      engine.record_denial(as_request(denial.caller, denial.method, {}), denial.rule + ": " + denial.text);
       metrics.counter("kedge_lm_denials_total", "Calls that were not authorized, by rule", {{"rule", denial.rule}})
           .Increment();
       log_warning("denied", "rule", denial.rule, "who", denial.caller.name(), "serial", denial.caller.serial, "peer",
@@ -113,7 +116,7 @@ int run(const std::string& path, const Configuration& configuration) {
   if (const auto own = check_transport_security(security); !own.ok()) {
     return fail(annotate(own.status(), path + ": tls"), kExitBadConfiguration);
   }
-  auto server = Server::start(io, engine, config.listen(), security, make_denial_recorder(io, metrics));
+  auto server = Server::start(io, engine, config.listen(), security, make_denial_recorder(io, metrics, engine));
   if (!server.ok()) return fail(server.status(), kExitRuntimeError);
   CertificateMonitor certificate(io, security, metrics);
   apply_revocations(security, **server, engine);
@@ -174,8 +177,9 @@ int main(int argc, char** argv) {
   app.add_flag("--check", check, "Check the configuration and exit");
   std::string backup;
   bool force = false;
-  auto* restores = app.add_option("--restore", backup, "Make the store anew from this backup (kedgectl backup) and exit")
-                       ->type_name("FILE");
+  auto* restores =
+      app.add_option("--restore", backup, "Make the store anew from this backup (kedgectl backup) and exit")
+          ->type_name("FILE");
   app.add_flag("--force", force, "With --restore: move a store that is there already aside")->needs(restores);
   app.set_version_flag("--version", kVersion);
   app.footer("Exit codes: 0 stopped as asked, 1 error while running, 2 bad configuration or command line.");

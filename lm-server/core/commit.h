@@ -30,6 +30,8 @@ struct Commit {
   std::uint64_t revision = 0;
   Durability durability = Durability::kLazy;
   std::vector<Write> writes;
+  // Entries of the journal, which have no revision of their own. A commit of nothing but these has revision 0.
+  std::vector<std::string> journal = {};
 };
 
 }  // namespace kedge::lm

@@ -51,6 +51,14 @@ struct Message {
   std::shared_ptr<const v1::LmMessage> content;
 };
 
+// What a command has changed, for the audit trail: not what access routers have merely acknowledged.
+struct AuditedChange {
+  std::string subject;
+  // Empty: it did not exist.
+  std::string before;
+  std::string after;
+};
+
 struct Output {
   // The answer to the command.
   absl::Status status;
@@ -60,6 +68,10 @@ struct Output {
   bool stale = false;
   // Detach by operator: how many have become detached.
   std::uint32_t prefixes = 0;
+
+  std::vector<AuditedChange> changes;
+  // Of the commit's revision.
+  std::uint64_t epoch = 0;
 
   std::optional<Commit> commit;
   std::vector<Message> messages;

@@ -76,6 +76,7 @@ Output Machine::ack(std::uint64_t session, const v1::Ack& ack, SystemTime now) {
     return output;
   }
   Transaction tx(*this, now);
+  tx.audited = false;
   Entry& entry = tx.edit(*prefix);
   v1::Holder& holder = *find_holder(entry.binding, ar);
   const auto order = compare(ack.generation(), entry.binding.generation());

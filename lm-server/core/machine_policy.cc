@@ -75,7 +75,9 @@ Output Machine::set_policy(const v1::SetPolicyRequest& request, SystemTime now) 
   *entry.mutable_revision() = tx.generation();
   *entry.mutable_updated_at() = to_proto(now);
   const auto had = fixed_of(request.scope());
-  tx.write(PolicyBook::key_of(entry.scope()), entry.SerializeAsString());
+  const auto* before = policies_.find(entry.scope());
+  tx.write(PolicyBook::key_of(entry.scope()), entry.SerializeAsString(),
+           before == nullptr ? std::string() : before->policy().ShortDebugString(), entry.policy().ShortDebugString());
   policies_.set(std::move(entry));
   policy_changed(tx, request.scope(), had);
   return tx.finish();
@@ -89,7 +91,7 @@ Output Machine::delete_policy(const v1::PolicyScope& scope, SystemTime now) {
   }
   Transaction tx(*this, now);
   const auto had = fixed_of(scope);
-  tx.write(PolicyBook::key_of(scope), std::nullopt);
+  tx.write(PolicyBook::key_of(scope), std::nullopt, policies_.find(scope)->policy().ShortDebugString(), {});
   policies_.erase(scope);
   policy_changed(tx, scope, had);
   return tx.finish();
@@ -256,7 +258,8 @@ Output Machine::set_draining(const std::string& ar, bool draining, SystemTime no
   Transaction tx(*this, now);
   if (std::exchange(subject->draining, draining) == draining) return tx.finish();
   tx.durability = Durability::kSync;
-  tx.write(absl::StrCat(kDrainPrefix, ar), draining ? std::optional<std::string>(ar) : std::nullopt);
+  tx.write(absl::StrCat(kDrainPrefix, ar), draining ? std::optional<std::string>(ar) : std::nullopt,
+           draining ? "in service" : "draining", draining ? "draining" : "in service");
   auto& event = tx.output.events.emplace_back();
   event.set_type(draining ? v1::EVENT_TYPE_NODE_DRAINING : v1::EVENT_TYPE_NODE_UNDRAINED);
   event.set_ar(ar);

@@ -63,8 +63,9 @@ class Machine::Transaction {
     event.set_detail(std::move(detail));
   }
 
-  // Beside the bindings.
-  void write(std::string key, std::optional<std::string> value) {
+  // Beside the bindings; `before` and `after` as in AuditedChange.
+  void write(std::string key, std::optional<std::string> value, std::string before, std::string after) {
+    output.changes.push_back({key, std::move(before), std::move(after)});
     writes_.push_back({std::move(key), std::move(value)});
   }
 
@@ -78,6 +79,7 @@ class Machine::Transaction {
       Entry& entry = machine_.bindings_.at(prefix);
       machine_.advance(*this, entry);
       if (entry.binding.holders().empty()) {
+        if (before) audit(before, v1::Binding());
         forget(prefix, entry, before);
         commit.writes.push_back({key_of(prefix), std::nullopt});
         continue;
@@ -89,12 +91,14 @@ class Machine::Transaction {
       if (before) machine_.index(prefix, *before, -1);
       machine_.index(prefix, after, +1);
       commit.writes.push_back({key_of(prefix), after.SerializeAsString()});
+      audit(before, after);
       tell_holders(before, after);
     }
     mark_more();
     if (!commit.writes.empty()) {
       commit.durability = durability;
       machine_.revision_ = commit.revision;
+      output.epoch = machine_.epoch_;
       output.commit = std::move(commit);
     }
     return std::move(output);
@@ -102,9 +106,17 @@ class Machine::Transaction {
 
   const SystemTime now;
   Durability durability = Durability::kLazy;
+  // An acknowledgement decides nothing.
+  bool audited = true;
   Output output;
 
  private:
+  void audit(const std::optional<v1::Binding>& before, const v1::Binding& after) {
+    if (!audited) return;
+    AuditedChange change{before ? before->prefix() : after.prefix(), before ? summary(*before) : "", summary(after)};
+    if (change.before != change.after) output.changes.push_back(std::move(change));
+  }
+
   // Nobody holds anything for it any more, and its quarantine is over.
   void forget(const Ipv6Prefix& prefix, Entry& entry, const std::optional<v1::Binding>& before) {
     if (before) {

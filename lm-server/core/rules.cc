@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
 #include "lm-server/core/generation.h"
 
 namespace kedge::lm {
@@ -88,6 +90,28 @@ bool is_settled(const v1::Binding& binding, std::uint32_t advertised) {
     return holder.ar() == binding.home_ar() && holder.advertises_preference() == 0 && follows(binding, holder) &&
            (!anchored_by_bgp || holder.superseded());
   });
+}
+
+std::string summary(const v1::Binding& binding) {
+  if (binding.prefix().empty()) return {};
+  // Enumerations by the ends of their names, as people know them.
+  const auto name = [](const std::string& value, std::size_t prefix) {
+    return value.size() > prefix ? absl::AsciiStrToLower(value.substr(prefix)) : value;
+  };
+  std::string text = absl::StrCat("mn=", binding.mn_id(), " home_ar=", binding.home_ar());
+  if (is_detached(binding)) {
+    const bool grace = binding.state() == v1::BINDING_STATE_DETACHED_GRACE;
+    absl::StrAppend(&text, grace ? " detached_in_grace" : " detached");
+  } else {
+    absl::StrAppend(&text, " attached_ar=", binding.attached_ar(), " interface=", binding.attachment().interface());
+  }
+  absl::StrAppend(&text, " mode=", name(v1::Mode_Name(binding.mode()), sizeof("MODE_") - 1),
+                  " type=", name(v1::PrefixType_Name(binding.prefix_type()), sizeof("PREFIX_TYPE_") - 1));
+  if (binding.mobile_network()) absl::StrAppend(&text, " mobile_network");
+  if (binding.direct_uplink()) absl::StrAppend(&text, " direct_uplink");
+  if (binding.flapping()) absl::StrAppend(&text, " flapping");
+  if (binding.released()) absl::StrAppend(&text, " released");
+  return text;
 }
 
 }  // namespace kedge::lm

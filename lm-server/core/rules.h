@@ -38,4 +38,8 @@ bool may_release(const v1::Binding& binding, const v1::Holder& holder);
 // at in the present generation.
 bool is_settled(const v1::Binding& binding, std::uint32_t advertised);
 
+// What has been decided for a prefix, in short: "mn=... attached_ar=ar1 mode=relocate ..."; empty for a binding without
+// a prefix. The same for records that differ only in what access routers have acknowledged.
+std::string summary(const v1::Binding& binding);
+
 }  // namespace kedge::lm

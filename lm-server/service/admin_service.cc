@@ -12,6 +12,7 @@
 #include "common/time.h"
 #include "lm-server/core/rules.h"
 #include "lm-server/service/admission.h"
+#include "lm-server/service/audit_reactor.h"
 #include "lm-server/service/backup_reactor.h"
 #include "lm-server/service/mobility_service.h"
 #include "lm-server/service/version.h"
@@ -141,7 +142,8 @@ grpc::ServerUnaryReactor* AdminService::ListBindings(grpc::CallbackServerContext
                                                      const v1::ListBindingsRequest* request,
                                                      v1::ListBindingsResponse* response) {
   auto* reactor = context->DefaultReactor();
-  if (!admitted(authorizer_, *context, "kedge.v1.Admin.ListBindings", reactor)) return reactor;
+  const auto caller = admit(authorizer_, *context, "kedge.v1.Admin.ListBindings", reactor);
+  if (!caller) return reactor;
   boost::asio::post(io_, [this, request, response, reactor] {
     reactor->Finish(to_grpc_status(list_bindings(engine_.machine(), *request, *response)));
   });
@@ -151,7 +153,8 @@ grpc::ServerUnaryReactor* AdminService::ListBindings(grpc::CallbackServerContext
 grpc::ServerUnaryReactor* AdminService::GetBinding(grpc::CallbackServerContext* context,
                                                    const v1::GetBindingRequest* request, v1::Binding* response) {
   auto* reactor = context->DefaultReactor();
-  if (!admitted(authorizer_, *context, "kedge.v1.Admin.GetBinding", reactor)) return reactor;
+  const auto caller = admit(authorizer_, *context, "kedge.v1.Admin.GetBinding", reactor);
+  if (!caller) return reactor;
   boost::asio::post(io_, [this, request, response, reactor] {
     absl::Status status;
     const auto prefix = parse_prefix_or_address(request->prefix());
@@ -170,7 +173,8 @@ grpc::ServerUnaryReactor* AdminService::GetBinding(grpc::CallbackServerContext* 
 grpc::ServerUnaryReactor* AdminService::ListNodes(grpc::CallbackServerContext* context, const v1::ListNodesRequest*,
                                                   v1::ListNodesResponse* response) {
   auto* reactor = context->DefaultReactor();
-  if (!admitted(authorizer_, *context, "kedge.v1.Admin.ListNodes", reactor)) return reactor;
+  const auto caller = admit(authorizer_, *context, "kedge.v1.Admin.ListNodes", reactor);
+  if (!caller) return reactor;
   boost::asio::post(io_, [this, response, reactor] {
     for (auto& node : engine_.machine().nodes()) *response->add_nodes() = std::move(node);
     reactor->Finish(grpc::Status::OK);
@@ -188,7 +192,8 @@ grpc::ServerWriteReactor<v1::Event>* AdminService::WatchEvents(grpc::CallbackSer
 grpc::ServerUnaryReactor* AdminService::Status(grpc::CallbackServerContext* context, const v1::StatusRequest*,
                                                v1::StatusResponse* response) {
   auto* reactor = context->DefaultReactor();
-  if (!admitted(authorizer_, *context, "kedge.v1.Admin.Status", reactor)) return reactor;
+  const auto caller = admit(authorizer_, *context, "kedge.v1.Admin.Status", reactor);
+  if (!caller) return reactor;
   boost::asio::post(io_, [this, response, reactor] {
     const Machine& machine = engine_.machine();
     response->set_version(kVersion);
@@ -209,15 +214,17 @@ grpc::ServerUnaryReactor* AdminService::Status(grpc::CallbackServerContext* cont
 grpc::ServerUnaryReactor* AdminService::SetPolicy(grpc::CallbackServerContext* context,
                                                   const v1::SetPolicyRequest* request, v1::PolicyEntry* response) {
   auto* reactor = context->DefaultReactor();
-  if (!admitted(authorizer_, *context, "kedge.v1.Admin.SetPolicy", reactor)) return reactor;
-  boost::asio::post(io_, [this, request, response, reactor] {
+  const auto caller = admit(authorizer_, *context, "kedge.v1.Admin.SetPolicy", reactor);
+  if (!caller) return reactor;
+  boost::asio::post(io_, [this, request, response, reactor,
+                          who = as_request(*caller, "kedge.v1.Admin.SetPolicy", request->ShortDebugString())] {
     engine_.administer(
         [request, response](Machine& machine, SystemTime now) {
           auto output = machine.set_policy(*request, now);
           if (output.status.ok()) *response = *machine.find_policy(request->scope());
           return output;
         },
-        [reactor](const absl::Status& status, const Output&) { reactor->Finish(to_grpc_status(status)); });
+        who, [reactor](const absl::Status& status, const Output&) { reactor->Finish(to_grpc_status(status)); });
   });
   return reactor;
 }
@@ -226,10 +233,12 @@ grpc::ServerUnaryReactor* AdminService::DeletePolicy(grpc::CallbackServerContext
                                                      const v1::DeletePolicyRequest* request,
                                                      v1::DeletePolicyResponse*) {
   auto* reactor = context->DefaultReactor();
-  if (!admitted(authorizer_, *context, "kedge.v1.Admin.DeletePolicy", reactor)) return reactor;
-  boost::asio::post(io_, [this, request, reactor] {
+  const auto caller = admit(authorizer_, *context, "kedge.v1.Admin.DeletePolicy", reactor);
+  if (!caller) return reactor;
+  boost::asio::post(io_, [this, request, reactor,
+                          who = as_request(*caller, "kedge.v1.Admin.DeletePolicy", request->ShortDebugString())] {
     engine_.administer(
-        [request](Machine& machine, SystemTime now) { return machine.delete_policy(request->scope(), now); },
+        [request](Machine& machine, SystemTime now) { return machine.delete_policy(request->scope(), now); }, who,
         [reactor](const absl::Status& status, const Output&) { reactor->Finish(to_grpc_status(status)); });
   });
   return reactor;
@@ -239,7 +248,8 @@ grpc::ServerUnaryReactor* AdminService::ListPolicies(grpc::CallbackServerContext
                                                      const v1::ListPoliciesRequest*,
                                                      v1::ListPoliciesResponse* response) {
   auto* reactor = context->DefaultReactor();
-  if (!admitted(authorizer_, *context, "kedge.v1.Admin.ListPolicies", reactor)) return reactor;
+  const auto caller = admit(authorizer_, *context, "kedge.v1.Admin.ListPolicies", reactor);
+  if (!caller) return reactor;
   boost::asio::post(io_, [this, response, reactor] {
     for (auto& entry : engine_.machine().policies()) *response->add_policies() = std::move(entry);
     reactor->Finish(grpc::Status::OK);
@@ -251,7 +261,8 @@ grpc::ServerUnaryReactor* AdminService::GetEffectivePolicy(grpc::CallbackServerC
                                                            const v1::GetEffectivePolicyRequest* request,
                                                            v1::EffectivePolicy* response) {
   auto* reactor = context->DefaultReactor();
-  if (!admitted(authorizer_, *context, "kedge.v1.Admin.GetEffectivePolicy", reactor)) return reactor;
+  const auto caller = admit(authorizer_, *context, "kedge.v1.Admin.GetEffectivePolicy", reactor);
+  if (!caller) return reactor;
   boost::asio::post(io_, [this, request, response, reactor] {
     auto policy = engine_.machine().effective_policy(*request);
     if (policy.ok()) *response = std::move(*policy);
@@ -263,26 +274,29 @@ grpc::ServerUnaryReactor* AdminService::GetEffectivePolicy(grpc::CallbackServerC
 grpc::ServerUnaryReactor* AdminService::DrainNode(grpc::CallbackServerContext* context,
                                                   const v1::DrainNodeRequest* request, v1::Node* response) {
   auto* reactor = context->DefaultReactor();
-  if (!admitted(authorizer_, *context, "kedge.v1.Admin.DrainNode", reactor)) return reactor;
-  set_draining(reactor, request, response, true);
+  const auto caller = admit(authorizer_, *context, "kedge.v1.Admin.DrainNode", reactor);
+  if (!caller) return reactor;
+  set_draining(reactor, request, response, true, as_request(*caller, "kedge.v1.Admin.DrainNode", request->ar()));
   return reactor;
 }
 
 grpc::ServerUnaryReactor* AdminService::UndrainNode(grpc::CallbackServerContext* context,
                                                     const v1::DrainNodeRequest* request, v1::Node* response) {
   auto* reactor = context->DefaultReactor();
-  if (!admitted(authorizer_, *context, "kedge.v1.Admin.UndrainNode", reactor)) return reactor;
-  set_draining(reactor, request, response, false);
+  const auto caller = admit(authorizer_, *context, "kedge.v1.Admin.UndrainNode", reactor);
+  if (!caller) return reactor;
+  set_draining(reactor, request, response, false, as_request(*caller, "kedge.v1.Admin.UndrainNode", request->ar()));
   return reactor;
 }
 
 void AdminService::set_draining(grpc::ServerUnaryReactor* reactor, const v1::DrainNodeRequest* request,
-                                v1::Node* response, bool draining) {
-  boost::asio::post(io_, [this, request, response, reactor, draining] {
+                                v1::Node* response, bool draining, Request who) {
+  boost::asio::post(io_, [this, request, response, reactor, draining, who = std::move(who)] {
     engine_.administer(
         [request, draining](Machine& machine, SystemTime now) {
           return machine.set_draining(request->ar(), draining, now);
         },
+        who,
         [this, request, response, reactor](const absl::Status& status, const Output&) {
           if (auto node = engine_.machine().describe_node(request->ar())) *response = std::move(*node);
           reactor->Finish(to_grpc_status(status));
@@ -293,10 +307,12 @@ void AdminService::set_draining(grpc::ServerUnaryReactor* reactor, const v1::Dra
 grpc::ServerUnaryReactor* AdminService::Detach(grpc::CallbackServerContext* context,
                                                const v1::DetachNodeRequest* request, v1::DetachNodeResponse* response) {
   auto* reactor = context->DefaultReactor();
-  if (!admitted(authorizer_, *context, "kedge.v1.Admin.Detach", reactor)) return reactor;
-  boost::asio::post(io_, [this, request, response, reactor] {
+  const auto caller = admit(authorizer_, *context, "kedge.v1.Admin.Detach", reactor);
+  if (!caller) return reactor;
+  boost::asio::post(io_, [this, request, response, reactor,
+                          who = as_request(*caller, "kedge.v1.Admin.Detach", request->ShortDebugString())] {
     engine_.administer(
-        [request](Machine& machine, SystemTime now) { return machine.detach_by_operator(request->mn_id(), now); },
+        [request](Machine& machine, SystemTime now) { return machine.detach_by_operator(request->mn_id(), now); }, who,
         [response, reactor](const absl::Status& status, const Output& output) {
           response->set_prefixes(output.prefixes);
           reactor->Finish(to_grpc_status(status));
@@ -310,6 +326,13 @@ grpc::ServerWriteReactor<v1::BackupRecord>* AdminService::Backup(grpc::CallbackS
   const auto caller = authorizer_.authorize(*context, "kedge.v1.Admin.Backup");
   if (!caller.ok()) return new Refusal<grpc::ServerWriteReactor<v1::BackupRecord>>(caller.status());
   return new BackupReactor(engine_.store().cursor());
+}
+
+grpc::ServerWriteReactor<v1::AuditRecord>* AdminService::Audit(grpc::CallbackServerContext* context,
+                                                               const v1::AuditRequest* request) {
+  const auto caller = authorizer_.authorize(*context, "kedge.v1.Admin.Audit");
+  if (!caller.ok()) return new Refusal<grpc::ServerWriteReactor<v1::AuditRecord>>(caller.status());
+  return new AuditReactor(engine_.store().journal(request->after_id()), *request);
 }
 
 }  // namespace kedge::lm

@@ -40,10 +40,12 @@ class AdminService : public v1::Admin::CallbackService {
                                    v1::DetachNodeResponse* response) override;
   grpc::ServerWriteReactor<v1::BackupRecord>* Backup(grpc::CallbackServerContext* context,
                                                      const v1::BackupRequest* request) override;
+  grpc::ServerWriteReactor<v1::AuditRecord>* Audit(grpc::CallbackServerContext* context,
+                                                   const v1::AuditRequest* request) override;
 
  private:
   void set_draining(grpc::ServerUnaryReactor* reactor, const v1::DrainNodeRequest* request, v1::Node* response,
-                    bool draining);
+                    bool draining, Request who);
 
   boost::asio::io_context& io_;
   Engine& engine_;

@@ -1,21 +1,32 @@
 // How the services turn away a call that is not authorized.
 #pragma once
 
+#include <optional>
+#include <string>
 #include <string_view>
+#include <utility>
 
 #include "common/status.h"
 #include "grpcpp/server_context.h"
 #include "grpcpp/support/server_callback.h"
+#include "lm-server/service/audit.h"
 #include "lm-server/service/authorization.h"
 
 namespace kedge::lm {
 
-// False: the call has been answered with the reason.
-inline bool admitted(Authorizer& authorizer, grpc::CallbackServerContext& context, std::string_view method,
-                     grpc::ServerUnaryReactor* reactor, std::string_view ar = {}) {
-  const auto caller = authorizer.authorize(context, method, ar);
-  if (!caller.ok()) reactor->Finish(to_grpc_status(caller.status()));
-  return caller.ok();
+// Who calls; absent: the call has been answered with the reason why not.
+inline std::optional<Caller> admit(Authorizer& authorizer, grpc::CallbackServerContext& context,
+                                   std::string_view method, grpc::ServerUnaryReactor* reactor,
+                                   std::string_view ar = {}) {
+  auto caller = authorizer.authorize(context, method, ar);
+  if (caller.ok()) return *std::move(caller);
+  reactor->Finish(to_grpc_status(caller.status()));
+  return std::nullopt;
+}
+
+// For the audit trail: who asks for what.
+inline Request as_request(const Caller& caller, std::string_view method, std::string text) {
+  return {caller.name(), caller.serial, caller.peer, std::string(method), std::move(text)};
 }
 
 // A stream that ends at once.

@@ -59,6 +59,7 @@ const std::vector<MethodRule>& method_rules() {
       {"kedge.v1.Admin.UndrainNode", operators},
       {"kedge.v1.Admin.Detach", operators},
       {"kedge.v1.Admin.Backup", operators},
+      {"kedge.v1.Admin.Audit", readers},
   };
   return rules;
 }

@@ -22,8 +22,8 @@ void log_event(const v1::Event& event) {
   std::string name = v1::EventType_Name(event.type());
   name.erase(0, sizeof("EVENT_TYPE_") - 1);
   std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::tolower(c); });
-  log(is_alarm(event.type()) ? LogLevel::kWarning : LogLevel::kInfo, name, "prefix", event.prefix(), "mn", event.mn_id(), "ar", event.ar(), "generation",
-           event.generation().revision(), "detail", event.detail());
+  log(is_alarm(event.type()) ? LogLevel::kWarning : LogLevel::kInfo, name, "prefix", event.prefix(), "mn",
+      event.mn_id(), "ar", event.ar(), "generation", event.generation().revision(), "detail", event.detail());
 }
 
 }  // namespace
@@ -76,41 +76,51 @@ void Engine::stop() {
   events_.close();
 }
 
-void Engine::attach(const v1::AttachRequest& request, AttachDone done) {
+void Engine::attach(const v1::AttachRequest& request, Request who, AttachDone done) {
   attaches_.Increment();
   if (!available_) return done(unavailable());
   const auto begun = std::chrono::steady_clock::now();
-  submit(machine_.attach(request, now()),
-         [this, begun, done = std::move(done)](const absl::Status& status, const Output& output) {
-           attach_latency_.Observe(seconds_since(begun));
-           if (!status.ok()) {
-             refusals_.Increment();
-             return done(status);
-           }
-           v1::AttachResponse response;
-           *response.mutable_generation() = output.generation;
-           done(std::move(response));
-         });
+  submit(
+      machine_.attach(request, now()),
+      [this, begun, done = std::move(done)](const absl::Status& status, const Output& output) {
+        attach_latency_.Observe(seconds_since(begun));
+        if (!status.ok()) {
+          refusals_.Increment();
+          return done(status);
+        }
+        v1::AttachResponse response;
+        *response.mutable_generation() = output.generation;
+        done(std::move(response));
+      },
+      who);
 }
 
-void Engine::detach(const v1::DetachRequest& request, DetachDone done) {
+void Engine::detach(const v1::DetachRequest& request, Request who, DetachDone done) {
   detaches_.Increment();
   if (!available_) return done(unavailable());
-  submit(machine_.detach(request, now()),
-         [this, done = std::move(done)](const absl::Status& status, const Output& output) {
-           if (!status.ok()) {
-             refusals_.Increment();
-             return done(status);
-           }
-           v1::DetachResponse response;
-           response.set_stale(output.stale);
-           done(std::move(response));
-         });
+  submit(
+      machine_.detach(request, now()),
+      [this, done = std::move(done)](const absl::Status& status, const Output& output) {
+        if (!status.ok()) {
+          refusals_.Increment();
+          return done(status);
+        }
+        v1::DetachResponse response;
+        response.set_stale(output.stale);
+        done(std::move(response));
+      },
+      who);
 }
 
-void Engine::administer(const std::function<Output(Machine&, SystemTime)>& command, AdminDone done) {
+void Engine::administer(const std::function<Output(Machine&, SystemTime)>& command, Request who, AdminDone done) {
   if (!available_) return done(unavailable(), {});
-  submit(command(machine_, now()), std::move(done));
+  submit(command(machine_, now()), std::move(done), who);
+}
+
+void Engine::record_denial(const Request& request, const std::string& reason) {
+  if (!available_) return;
+  auto entry = audit_.entry_for_denial(request, reason, now());
+  if (entry) store_.commit({0, 0, Durability::kLazy, {}, {std::move(*entry)}}, nullptr);
 }
 
 absl::StatusOr<std::uint64_t> Engine::open_session(const v1::Hello& hello, std::shared_ptr<SessionChannel> channel) {
@@ -156,7 +166,14 @@ std::string Engine::store_health() const {
 
 SystemTime Engine::now() const { return started_at_ + (std::chrono::steady_clock::now() - steady_start_); }
 
-void Engine::submit(Output output, Reply reply) {
+void Engine::submit(Output output, Reply reply, const Request& request) {
+  if (auto entry = audit_.entry_for(request, output, now())) {
+    if (output.commit) {
+      output.commit->journal.push_back(std::move(*entry));
+    } else {
+      store_.commit({0, 0, Durability::kLazy, {}, {std::move(*entry)}}, nullptr);
+    }
+  }
   const std::uint64_t number = next_number_++;
   auto commit = std::exchange(output.commit, std::nullopt);
   pending_.push_back({number, !commit, std::move(output), std::move(reply)});
@@ -240,7 +257,7 @@ void Engine::arm_timer() {
   }
   timer_.expires_after(std::max<std::chrono::nanoseconds>(*deadline - now(), std::chrono::nanoseconds::zero()));
   timer_.async_wait([this](const boost::system::error_code& error) {
-    if (!error && available_) submit(machine_.tick(now()), nullptr);
+    if (!error && available_) submit(machine_.tick(now()), nullptr, due_by_time());
   });
 }
 

@@ -19,6 +19,7 @@
 #include "boost/asio/steady_timer.hpp"
 #include "common/metrics.h"
 #include "lm-server/core/machine.h"
+#include "lm-server/service/audit.h"
 #include "lm-server/service/event_log.h"
 #include "lm-server/store/store.h"
 
@@ -50,10 +51,13 @@ class Engine {
   // Ends all sessions; answers nothing new.
   void stop();
 
-  void attach(const v1::AttachRequest& request, AttachDone done);
-  void detach(const v1::DetachRequest& request, DetachDone done);
+  // Each command is recorded in the audit trail as what `who` has asked for.
+  void attach(const v1::AttachRequest& request, Request who, AttachDone done);
+  void detach(const v1::DetachRequest& request, Request who, DetachDone done);
   // A change that an operator asks for: `command` works on the machine, `done` follows its commit.
-  void administer(const std::function<Output(Machine&, SystemTime)>& command, AdminDone done);
+  void administer(const std::function<Output(Machine&, SystemTime)>& command, Request who, AdminDone done);
+  // A call that was not let in.
+  void record_denial(const Request& request, const std::string& reason);
   // The result is the session's id; the snapshot follows by `channel`. NotFound, Unavailable.
   absl::StatusOr<std::uint64_t> open_session(const v1::Hello& hello, std::shared_ptr<SessionChannel> channel);
   void close_session(std::uint64_t session);
@@ -79,7 +83,7 @@ class Engine {
 
   // Never runs backwards.
   SystemTime now() const;
-  void submit(Output output, Reply reply);
+  void submit(Output output, Reply reply, const Request& request = {});
   void committed(std::uint64_t number, const absl::Status& status);
   void release_what_is_done();
   void count(const v1::Event& event);
@@ -92,6 +96,7 @@ class Engine {
   Store& store_;
   Machine machine_;
   EventLog events_;
+  AuditTrail audit_;
   boost::asio::steady_timer timer_;
   boost::asio::steady_timer reload_timer_;
   const SystemTime started_at_;

@@ -174,13 +174,17 @@ absl::StatusOr<Ipv6Prefix> parse_prefix_or_address(const std::string& text) {
 grpc::ServerUnaryReactor* MobilityService::Attach(grpc::CallbackServerContext* context,
                                                   const v1::AttachRequest* request, v1::AttachResponse* response) {
   auto* reactor = context->DefaultReactor();
-  if (!admitted(authorizer_, *context, "kedge.v1.Mobility.Attach", reactor, request->ar())) return reactor;
-  boost::asio::post(io_, [this, context, request, response, reactor] {
+  const auto caller = admit(authorizer_, *context, "kedge.v1.Mobility.Attach", reactor, request->ar());
+  if (!caller) return reactor;
+  boost::asio::post(io_, [this, context, request, response, reactor,
+                          who = as_request(*caller, "kedge.v1.Mobility.Attach",
+                                           absl::StrCat(request->mn_id(), " at ", request->ar(), ", ",
+                                                        v1::Trigger_Name(request->trigger())))] {
     // Its speaker has given it up: what the request says of its age may not be true any more.
     if (context->IsCancelled()) {
       return reactor->Finish(to_grpc_status(absl::CancelledError("the speaker does not wait for the answer")));
     }
-    engine_.attach(*request, [response, reactor](absl::StatusOr<v1::AttachResponse> result) {
+    engine_.attach(*request, who, [response, reactor](absl::StatusOr<v1::AttachResponse> result) {
       if (result.ok()) *response = std::move(*result);
       reactor->Finish(to_grpc_status(result.status()));
     });
@@ -191,9 +195,13 @@ grpc::ServerUnaryReactor* MobilityService::Attach(grpc::CallbackServerContext* c
 grpc::ServerUnaryReactor* MobilityService::Detach(grpc::CallbackServerContext* context,
                                                   const v1::DetachRequest* request, v1::DetachResponse* response) {
   auto* reactor = context->DefaultReactor();
-  if (!admitted(authorizer_, *context, "kedge.v1.Mobility.Detach", reactor, request->ar())) return reactor;
-  boost::asio::post(io_, [this, request, response, reactor] {
-    engine_.detach(*request, [response, reactor](absl::StatusOr<v1::DetachResponse> result) {
+  const auto caller = admit(authorizer_, *context, "kedge.v1.Mobility.Detach", reactor, request->ar());
+  if (!caller) return reactor;
+  boost::asio::post(io_, [this, request, response, reactor,
+                          who = as_request(*caller, "kedge.v1.Mobility.Detach",
+                                           absl::StrCat(request->mn_id(), " at ", request->ar(), ", ",
+                                                        v1::DetachReason_Name(request->reason())))] {
+    engine_.detach(*request, who, [response, reactor](absl::StatusOr<v1::DetachResponse> result) {
       if (result.ok()) *response = std::move(*result);
       reactor->Finish(to_grpc_status(result.status()));
     });

@@ -103,9 +103,8 @@ class StoreLock {
     rocksdb::FileLock* lock = nullptr;
     const auto status = rocksdb::Env::Default()->LockFile(directory + "/LOCK", &lock);
     if (status.ok()) return std::unique_ptr<StoreLock>(new StoreLock(lock));
-    return absl::FailedPreconditionError(absl::StrCat("data_directory ", directory,
-                                                      " is in use; stop the kedge-lm that runs on it (",
-                                                      status.ToString(), ")"));
+    return absl::FailedPreconditionError(absl::StrCat(
+        "data_directory ", directory, " is in use; stop the kedge-lm that runs on it (", status.ToString(), ")"));
   }
   ~StoreLock() { rocksdb::Env::Default()->UnlockFile(lock_); }
   StoreLock(const StoreLock&) = delete;
@@ -137,8 +136,8 @@ absl::StatusOr<std::string> make_folder_beside(const std::string& directory) {
 }
 
 std::string name_aside(const std::string& directory, SystemTime now) {
-  const std::time_t seconds = std::chrono::system_clock::to_time_t(
-      std::chrono::time_point_cast<std::chrono::system_clock::duration>(now));
+  const std::time_t seconds =
+      std::chrono::system_clock::to_time_t(std::chrono::time_point_cast<std::chrono::system_clock::duration>(now));
   std::tm utc{};
   ::gmtime_r(&seconds, &utc);
   char text[32];
@@ -253,8 +252,7 @@ absl::StatusOr<Restored> restore_store(const std::string& file, const std::strin
 
   if (*empty) give_same_owner(*made, target);
   if (occupied) result.moved_to = name_aside(target, now);
-  const auto placed =
-      occupied ? take_its_place(*made, target, result.moved_to) : rename_folder(*made, target);
+  const auto placed = occupied ? take_its_place(*made, target, result.moved_to) : rename_folder(*made, target);
   if (!placed.ok()) return placed;
   std::move(remove).Cancel();
   sync_folder(fs::path(target).parent_path());

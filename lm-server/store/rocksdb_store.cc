@@ -1,6 +1,8 @@
 #include "lm-server/store/rocksdb_store.h"
 
 #include <chrono>
+#include <cstdint>
+#include <cstring>
 #include <filesystem>
 #include <optional>
 #include <system_error>
@@ -20,6 +22,7 @@ constexpr char kRevisionKey[] = "m/revision";
 constexpr char kCompactedKey[] = "m/compacted";
 constexpr char kValuePrefix[] = "v/";
 constexpr char kChangePrefix[] = "c/";
+constexpr char kJournalPrefix[] = "j/";
 constexpr std::uint64_t kSkippedAtOpening = 1'000'000;
 constexpr std::size_t kBatchOfNewStore = 1U << 20U;
 constexpr auto kLongestUnsynced = std::chrono::milliseconds(200);
@@ -80,6 +83,13 @@ std::optional<std::vector<Write>> decode_writes(rocksdb::Slice in) {
 }
 
 std::string change_key(std::uint64_t revision) { return absl::StrCat(kChangePrefix, encode(revision)); }
+std::string journal_key(std::uint64_t id) { return absl::StrCat(kJournalPrefix, encode(id)); }
+
+std::optional<std::uint64_t> number_behind(const char* prefix, rocksdb::Slice key) {
+  if (!key.starts_with(prefix)) return std::nullopt;
+  key.remove_prefix(std::strlen(prefix));
+  return decode(key);
+}
 
 absl::Status describe_open_error(const std::string& directory, const rocksdb::Status& status) {
   const std::string text = status.ToString();
@@ -162,6 +172,30 @@ class RocksDbCursor : public StoreCursor {
   std::shared_ptr<rocksdb::DB> db_;
   const std::uint64_t epoch_;
   const std::uint64_t revision_;
+  std::unique_ptr<rocksdb::Iterator> it_;
+};
+
+class RocksDbJournal : public JournalCursor {
+ public:
+  RocksDbJournal(std::shared_ptr<rocksdb::DB> db, std::uint64_t after) : db_(std::move(db)), it_(db_->NewIterator({})) {
+    it_->Seek(journal_key(after + 1));
+  }
+
+  absl::StatusOr<bool> next(std::uint64_t* id, std::string* entry) override {
+    if (!it_->status().ok()) {
+      return absl::UnavailableError(absl::StrCat("the store cannot read: ", it_->status().ToString()));
+    }
+    if (!it_->Valid() || !it_->key().starts_with(kJournalPrefix)) return false;
+    const auto number = number_behind(kJournalPrefix, it_->key());
+    if (!number) return absl::DataLossError("the store is damaged in its journal; restore a backup");
+    *id = *number;
+    *entry = it_->value().ToString();
+    it_->Next();
+    return true;
+  }
+
+ private:
+  std::shared_ptr<rocksdb::DB> db_;
   std::unique_ptr<rocksdb::Iterator> it_;
 };
 
@@ -280,6 +314,10 @@ absl::Status RocksDbStore::recover() {
 
   std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator({}));
   for (it->Seek(kChangePrefix); it->Valid() && it->key().starts_with(kChangePrefix); it->Next()) ++feed_size_;
+  it->Seek(journal_key(0));
+  if (it->Valid()) journal_dropped_ = number_behind(kJournalPrefix, it->key()).value_or(1) - 1;
+  it->SeekForPrev(journal_key(UINT64_MAX));
+  if (it->Valid()) journal_last_ = number_behind(kJournalPrefix, it->key()).value_or(0);
   return absl::OkStatus();
 }
 
@@ -300,6 +338,10 @@ std::unique_ptr<StoreCursor> RocksDbStore::cursor() {
   // An iterator shows what was there when it was made.
   std::lock_guard lock(write_mutex_);
   return std::make_unique<RocksDbCursor>(db_, epoch_, revision_);
+}
+
+std::unique_ptr<JournalCursor> RocksDbStore::journal(std::uint64_t after) {
+  return std::make_unique<RocksDbJournal>(db_, after);
 }
 
 void RocksDbStore::commit(Commit commit, Done done) {
@@ -333,23 +375,30 @@ void RocksDbStore::run() {
       }
       write_group(group);
     }
-    for (auto& waiting : group) waiting.done(std::move(waiting.status));
+    for (auto& waiting : group) {
+      if (waiting.done) waiting.done(std::move(waiting.status));
+    }
   }
 }
 
 void RocksDbStore::write_group(std::deque<Waiting>& group) {
   const std::uint64_t before = revision_;
+  const std::uint64_t journal_before = journal_last_;
+  bool any = false;
   for (auto& waiting : group) {
-    if (waiting.commit.previous != revision_ || waiting.commit.revision <= revision_) {
+    const bool journal_only = waiting.commit.revision == 0 && waiting.commit.writes.empty();
+    if (!journal_only && (waiting.commit.previous != revision_ || waiting.commit.revision <= revision_)) {
       waiting.status = absl::AbortedError(
           absl::StrCat("the store is at revision ", revision_, ", the commit expects ", waiting.commit.previous));
       continue;
     }
-    revision_ = waiting.commit.revision;
+    any = true;
+    if (!journal_only) revision_ = waiting.commit.revision;
   }
-  if (revision_ == before) return;
+  if (!any) return;
   if (auto status = write_batch(group); !status.ok()) {
     revision_ = before;
+    journal_last_ = journal_before;
     set_health(std::string(status.message()));
     for (auto& waiting : group) {
       if (waiting.status.ok()) waiting.status = status;
@@ -358,26 +407,36 @@ void RocksDbStore::write_group(std::deque<Waiting>& group) {
   }
   set_health("ok");
   for (const auto& waiting : group) {
-    if (!waiting.status.ok()) continue;
+    if (!waiting.status.ok() || waiting.commit.revision == 0) continue;
     ++commits_;
     ++feed_size_;
     const Change change{waiting.commit.revision, waiting.commit.writes};
     for (const auto& [id, watcher] : watchers_) watcher(change);
   }
-  if (feed_size_ > options_.kept_changes + options_.kept_changes / 8 + 1) {
-    std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator({}));
-    it->Seek(kChangePrefix);
-    for (std::uint64_t i = options_.kept_changes; i < feed_size_ && it->Valid(); ++i) {
-      rocksdb::Slice key = it->key();
-      key.remove_prefix(sizeof(kChangePrefix) - 1);
-      compacted_ = decode(key).value_or(compacted_);
-      it->Next();
-    }
-    rocksdb::WriteBatch batch;
-    batch.Put(kCompactedKey, encode(compacted_));
-    batch.DeleteRange(change_key(0), change_key(compacted_ + 1));
-    if (db_->Write({}, &batch).ok()) feed_size_ = options_.kept_changes;
+  trim_feed();
+  trim_journal();
+}
+
+void RocksDbStore::trim_feed() {
+  if (feed_size_ <= options_.kept_changes + options_.kept_changes / 8 + 1) return;
+  std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator({}));
+  it->Seek(kChangePrefix);
+  for (std::uint64_t i = options_.kept_changes; i < feed_size_ && it->Valid(); ++i) {
+    compacted_ = number_behind(kChangePrefix, it->key()).value_or(compacted_);
+    it->Next();
   }
+  rocksdb::WriteBatch batch;
+  batch.Put(kCompactedKey, encode(compacted_));
+  batch.DeleteRange(change_key(0), change_key(compacted_ + 1));
+  if (db_->Write({}, &batch).ok()) feed_size_ = options_.kept_changes;
+}
+
+void RocksDbStore::trim_journal() {
+  if (journal_last_ - journal_dropped_ <= options_.kept_journal + options_.kept_journal / 8 + 1) return;
+  const std::uint64_t drop = journal_last_ - options_.kept_journal;
+  rocksdb::WriteBatch batch;
+  batch.DeleteRange(journal_key(0), journal_key(drop + 1));
+  if (db_->Write({}, &batch).ok()) journal_dropped_ = drop;
 }
 
 absl::Status RocksDbStore::write_batch(std::deque<Waiting>& group) {
@@ -395,7 +454,10 @@ absl::Status RocksDbStore::write_batch(std::deque<Waiting>& group) {
         batch.Delete(key);
       }
     }
-    batch.Put(change_key(waiting.commit.revision), encode(waiting.commit.writes));
+    for (const auto& entry : waiting.commit.journal) batch.Put(journal_key(++journal_last_), entry);
+    if (waiting.commit.revision != 0) {
+      batch.Put(change_key(waiting.commit.revision), encode(waiting.commit.writes));
+    }
   }
   batch.Put(kRevisionKey, encode(revision_));
   auto status = db_->Write(options, &batch);

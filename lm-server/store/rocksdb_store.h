@@ -25,6 +25,8 @@ namespace kedge::lm {
 struct RocksDbStoreOptions {
   // Commits that the change feed keeps; older ones are compacted by the way.
   std::uint64_t kept_changes = 100'000;
+  // Entries that the journal keeps.
+  std::uint64_t kept_journal = 1'000'000;
   // With less than this free on the disk nothing is written. RocksDB as Debian builds it aborts the process when a
   // write fails half-way.
   std::uint64_t least_free_bytes = 16U << 20U;
@@ -50,6 +52,7 @@ class RocksDbStore : public Store {
 
   absl::StatusOr<StoreSnapshot> read() override;
   std::unique_ptr<StoreCursor> cursor() override;
+  std::unique_ptr<JournalCursor> journal(std::uint64_t after) override;
   void commit(Commit commit, Done done) override;
   absl::StatusOr<std::uint64_t> watch(std::uint64_t revision, Watcher watcher) override;
   void unwatch(std::uint64_t id) override;
@@ -76,6 +79,8 @@ class RocksDbStore : public Store {
   void run();
   void write_group(std::deque<Waiting>& group);
   absl::Status write_batch(std::deque<Waiting>& group);
+  void trim_feed();
+  void trim_journal();
   void sync_what_is_lazy();
   absl::Status replay(std::uint64_t revision, const Watcher& watcher);
   void set_health(std::string text);
@@ -91,6 +96,9 @@ class RocksDbStore : public Store {
   std::uint64_t revision_ = 0;
   std::uint64_t compacted_ = 0;
   std::uint64_t feed_size_ = 0;
+  // Id of the last entry; those up to journal_dropped_ are gone.
+  std::uint64_t journal_last_ = 0;
+  std::uint64_t journal_dropped_ = 0;
   std::map<std::uint64_t, Watcher> watchers_;
   std::uint64_t next_watcher_ = 1;
   bool unsynced_ = false;

@@ -40,6 +40,14 @@ class StoreCursor {
   virtual absl::StatusOr<bool> next(std::string* key, std::string* value) = 0;
 };
 
+// Goes through the journal as it was when the cursor was made, in order. As StoreCursor in all else.
+class JournalCursor {
+ public:
+  virtual ~JournalCursor() = default;
+  // False at the end. Unavailable, DataLoss.
+  virtual absl::StatusOr<bool> next(std::uint64_t* id, std::string* entry) = 0;
+};
+
 // Ordered revisions, atomic commits of several keys, a change feed, compaction. Commits are applied in the order of the
 // calls. Thread-safe; callbacks run on a thread of the store and must not block.
 class Store {
@@ -58,7 +66,11 @@ class Store {
   // `done` is called when the commit is as durable as it asks for, in the order of the calls. Aborted: the store's last
   // revision is not `commit.previous`, or `commit.revision` is not greater; Unavailable: it cannot write, the text says
   // what to do. Nothing of a commit that fails is kept.
+  // Its entries of the journal are written with it, as one; with revision 0 they alone, and `done` may be empty.
   virtual void commit(Commit commit, Done done) = 0;
+
+  // Entries with a greater id. Ids grow by one with each; the oldest entries go when there are too many.
+  virtual std::unique_ptr<JournalCursor> journal(std::uint64_t after) = 0;
 
   // Every commit from `revision` on, in order, those of the past first; then `watcher` is called for each new one. The
   // result tells whether it has begun: OutOfRange: `revision` has been compacted, begin with read(). The id is for

@@ -22,6 +22,7 @@
 #include "kedge/v1/admin.grpc.pb.h"
 #include "kedge/v1/mobility.grpc.pb.h"
 #include "kedgectl/pki/authority.h"
+#include "lm-server/service/admission.h"
 #include "lm-server/service/server.h"
 #include "lm-server/store/rocksdb_store.h"
 #include "tests/component/lm-server/temporary_folder.h"
@@ -72,6 +73,9 @@ class Secured : public testing::Test {
     EXPECT_TRUE(engine_->start().ok());
     auto started = Server::start(io_, *engine_, "[::1]:0", security(*authority_, {Role::kLm, "lm1"}),
                                  [this](const Authorizer::Denial& denial) {
+                                   boost::asio::post(io_, [this, denial] {
+                                     engine_->record_denial(as_request(denial.caller, denial.method, {}), denial.text);
+                                   });
                                    std::lock_guard lock(mutex_);
                                    denials_.push_back(denial);
                                  });
@@ -100,6 +104,23 @@ class Secured : public testing::Test {
   std::string address() const { return "[::1]:" + std::to_string(server_->port()); }
   std::shared_ptr<grpc::Channel> channel(const Identity& identity) {
     return *make_channel(address(), security(*authority_, identity));
+  }
+
+  std::vector<v1::AuditRecord> audit(const Identity& who, const v1::AuditRequest& request = {}) {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + kPatience);
+    auto reader = v1::Admin::NewStub(channel(who))->Audit(&context, request);
+    std::vector<v1::AuditRecord> records;
+    for (v1::AuditRecord record; reader->Read(&record);) records.push_back(record);
+    EXPECT_TRUE(reader->Finish().ok());
+    return records;
+  }
+  grpc::Status drain(const Identity& who, const std::string& ar) {
+    grpc::ClientContext context;
+    v1::DrainNodeRequest request;
+    request.set_ar(ar);
+    v1::Node node;
+    return v1::Admin::NewStub(channel(who))->DrainNode(&context, request, &node);
   }
 
   // Opens a call of any kind, sends one message and reads the status that it ends with; a call that is let in and goes
@@ -155,8 +176,8 @@ TEST(MethodRules, EveryMethodIsInTheTableAndNothingElse) {
 }
 
 TEST(MethodRules, WhatChangesAnythingIsForOperatorsAndSpeakersOnly) {
-  const std::set<std::string> reads = {"ListBindings", "GetBinding", "ListNodes",    "WatchEvents",
-                                       "Status",       "Query",      "ListPolicies", "GetEffectivePolicy"};
+  const std::set<std::string> reads = {"Audit",  "ListBindings", "GetBinding",   "ListNodes",         "WatchEvents",
+                                       "Status", "Query",        "ListPolicies", "GetEffectivePolicy"};
   for (const auto& rule : method_rules()) {
     const std::string name(rule.method.substr(rule.method.rfind('.') + 1));
     if (reads.contains(name)) continue;
@@ -171,11 +192,7 @@ TEST(MethodRules, WhatChangesAnythingIsForOperatorsAndSpeakersOnly) {
 
 TEST_F(Secured, EveryMethodAnswersEveryRoleAsTheTableSays) {
   // An event for those who may watch.
-  grpc::ClientContext context;
-  v1::DrainNodeRequest drain;
-  drain.set_ar("ar2");
-  v1::Node node;
-  ASSERT_TRUE(v1::Admin::NewStub(channel({Role::kOperator, "alice"}))->DrainNode(&context, drain, &node).ok());
+  ASSERT_TRUE(drain({Role::kOperator, "alice"}, "ar2").ok());
   std::printf("%-40s", "method");
   for (const auto role : kRoles) std::printf("%-10s", std::string(role_name(role)).c_str());
   std::printf("\n");
@@ -254,6 +271,47 @@ TEST_F(Secured, ASpeakerSeesOnlyBindingsThatItTakesPartIn) {
   EXPECT_TRUE(ask({Role::kSpeaker, "ar1"}).ok());
   EXPECT_TRUE(ask({Role::kViewer, "bob"}).ok());
   EXPECT_EQ(ask({Role::kSpeaker, "ar2"}).error_code(), grpc::StatusCode::NOT_FOUND);
+}
+
+TEST_F(Secured, EveryChangeAndEveryRefusalIsRecordedWithWhoAskedForIt) {
+  const Identity alice{Role::kOperator, "alice"};
+  ASSERT_TRUE(drain(alice, "ar1").ok());
+  EXPECT_EQ(drain(alice, "ar9").error_code(), grpc::StatusCode::NOT_FOUND);
+  EXPECT_EQ(drain({Role::kViewer, "bob"}, "ar2").error_code(), grpc::StatusCode::PERMISSION_DENIED);
+  // Already so: nothing has changed.
+  ASSERT_TRUE(drain(alice, "ar1").ok());
+
+  std::vector<v1::AuditRecord> records;
+  const auto deadline = std::chrono::steady_clock::now() + kPatience;
+  // A refusal is not waited for before it is answered.
+  while (records.size() < 3 && std::chrono::steady_clock::now() < deadline) records = audit({Role::kViewer, "bob"});
+  ASSERT_EQ(records.size(), 3U);
+  EXPECT_EQ(records[0].who(), "kedge://operator/alice");
+  EXPECT_EQ(records[0].serial().size(), 32U);
+  EXPECT_EQ(records[0].action(), "kedge.v1.Admin.DrainNode");
+  EXPECT_EQ(records[0].outcome(), "ok");
+  ASSERT_EQ(records[0].changes_size(), 1);
+  EXPECT_EQ(records[0].changes(0).subject(), "drain/ar1");
+  EXPECT_EQ(records[0].changes(0).before(), "in service");
+  EXPECT_EQ(records[0].changes(0).after(), "draining");
+  EXPECT_GT(records[0].revision().revision(), 0U);
+  EXPECT_THAT(records[1].outcome(), StartsWith("NOT_FOUND: "));
+  EXPECT_EQ(records[2].who(), "kedge://viewer/bob");
+  EXPECT_THAT(records[2].outcome(), StartsWith("PERMISSION_DENIED: role viewer may not"));
+
+  v1::AuditRequest refused;
+  refused.set_refused(true);
+  refused.set_who("bob");
+  EXPECT_EQ(audit(alice, refused).size(), 1U);
+  v1::AuditRequest after;
+  after.set_after_id(records[1].id());
+  EXPECT_EQ(audit(alice, after).size(), 1U);
+  v1::AuditRequest last;
+  last.set_last(2);
+  EXPECT_EQ(audit(alice, last).front().id(), records[1].id());
+  v1::AuditRequest subject;
+  subject.set_subject("ar1");
+  EXPECT_EQ(audit(alice, subject).size(), 1U);
 }
 
 grpc::Status status_of(const absl::StatusOr<std::shared_ptr<grpc::Channel>>& channel) {

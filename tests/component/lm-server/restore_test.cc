@@ -25,7 +25,8 @@ using testing::AllOf;
 using testing::HasSubstr;
 using testing::IsEmpty;
 
-const std::map<std::string, std::string> kValues = {{"binding/a", "1"}, {"binding/b", std::string("\0\xff", 2)}, {"c", "3"}};
+const std::map<std::string, std::string> kValues = {
+    {"binding/a", "1"}, {"binding/b", std::string("\0\xff", 2)}, {"c", "3"}};
 constexpr std::uint64_t kEpoch = 3;
 constexpr std::uint64_t kRevision = 41;
 

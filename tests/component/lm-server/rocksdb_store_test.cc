@@ -87,6 +87,59 @@ TEST_F(RocksDbStoreTest, CommitsThatWaitTogetherShareOneSync) {
   EXPECT_EQ(store_->read()->values.size(), 100U);
 }
 
+TEST_F(RocksDbStoreTest, TheJournalGoesWithItsCommitAndKeepsItsIdsOverRestarts) {
+  open({.kept_journal = 1'000});
+  const auto commit = [this](std::uint64_t previous, std::uint64_t revision, std::vector<Write> writes,
+                             std::vector<std::string> journal) {
+    std::promise<absl::Status> answer;
+    store_->commit({previous, revision, Durability::kSync, std::move(writes), std::move(journal)},
+                   [&](absl::Status status) { answer.set_value(std::move(status)); });
+    return answer.get_future().get();
+  };
+  const auto journal = [this](std::uint64_t after) {
+    std::vector<std::pair<std::uint64_t, std::string>> entries;
+    const auto cursor = store_->journal(after);
+    std::uint64_t id = 0;
+    std::string entry;
+    while (*cursor->next(&id, &entry)) entries.emplace_back(id, entry);
+    return entries;
+  };
+  ASSERT_TRUE(commit(0, 1, {{"a", "1"}}, {"one"}).ok());
+  // Of a commit that fails, nothing is kept.
+  EXPECT_TRUE(absl::IsAborted(commit(7, 8, {{"a", "2"}}, {"never"})));
+  // Alone, and without an answer that anybody waits for.
+  store_->commit({0, 0, Durability::kLazy, {}, {"two", "three"}}, nullptr);
+  ASSERT_TRUE(commit(1, 2, {{"b", "2"}}, {"four"}).ok());
+  EXPECT_THAT(journal(0), ElementsAre(Pair(1, "one"), Pair(2, "two"), Pair(3, "three"), Pair(4, "four")));
+  EXPECT_THAT(journal(3), ElementsAre(Pair(4, "four")));
+  EXPECT_THAT(store_->read()->values, ElementsAre(Pair("a", "1"), Pair("b", "2")));
+  EXPECT_EQ(store_->read()->revision, 2U);
+  open();
+  ASSERT_TRUE(commit(last_, last_ + 1, {}, {"five"}).ok());
+  EXPECT_THAT(journal(4), ElementsAre(Pair(5, "five")));
+}
+
+TEST_F(RocksDbStoreTest, TheJournalForgetsTheOldest) {
+  open({.kept_journal = 100});
+  std::promise<absl::Status> answer;
+  for (int i = 1; i <= 300; ++i) store_->commit({0, 0, Durability::kLazy, {}, {std::to_string(i)}}, nullptr);
+  store_->commit({0, 0, Durability::kSync, {}, {"301"}}, [&](absl::Status s) { answer.set_value(std::move(s)); });
+  ASSERT_TRUE(answer.get_future().get().ok());
+  const auto cursor = store_->journal(0);
+  std::uint64_t first = 0;
+  std::uint64_t id = 0;
+  std::string entry;
+  std::size_t kept = 0;
+  for (; *cursor->next(&id, &entry); ++kept) {
+    if (first == 0) first = id;
+    EXPECT_EQ(entry, std::to_string(id));
+  }
+  EXPECT_EQ(id, 301U);
+  EXPECT_GE(kept, 100U);
+  EXPECT_LE(kept, 114U);
+  EXPECT_EQ(first, 302 - kept);
+}
+
 TEST_F(RocksDbStoreTest, AnswersInTheOrderOfTheCalls) {
   open();
   std::vector<int> order;

@@ -63,6 +63,7 @@ class FragileStore : public Store {
     if (!broken) return store_.commit(std::move(commit), std::move(done));
     done(absl::UnavailableError("the store cannot write: the disk of data_directory is full; make room"));
   }
+  std::unique_ptr<JournalCursor> journal(std::uint64_t after) override { return store_.journal(after); }
   absl::StatusOr<std::uint64_t> watch(std::uint64_t revision, Watcher watcher) override {
     return store_.watch(revision, std::move(watcher));
   }
@@ -416,7 +417,7 @@ TEST_F(ServerTest, ASpeakerThatDoesNotReadIsCutOffAndResyncs) {
       // Another interface each time, or nothing would change.
       request.mutable_attachment()->set_interface("access" + std::to_string(k % 2));
       boost::asio::post(run.io, [&, request] {
-        run.engine.attach(request, [&](const auto&) {
+        run.engine.attach(request, {}, [&](const auto&) {
           if (--left == 0) answered.set_value();
         });
       });
