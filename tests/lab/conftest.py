@@ -45,9 +45,9 @@ def three_routers_lab(root, request):
         yield up
 
 
-def changed_topology(folder, name, mobility=None, speaker=None, lm=lambda text: text):
-    """A copy of a topology: with other keys of `mobility` in the LM's configuration and of `access` in the speakers', and a function that changes
-    the text of the LM's."""
+def changed_topology(folder, name, mobility=None, speaker=None, replace=None):
+    """A copy of a topology: with other keys of `mobility` in the LM's configuration and of `access` in the speakers', and with
+    texts that are replaced in all files of its nodes."""
     for one in {"handover", name}:
         shutil.copytree(TOPOLOGIES / one, folder / one)
     for file in (folder / name / "nodes").glob("*/*.yaml"):
@@ -55,7 +55,12 @@ def changed_topology(folder, name, mobility=None, speaker=None, lm=lambda text: 
         changes, above = (mobility, "mobility:") if file.name == "lm.yaml" else (speaker, "access:")
         for key, value in (changes or {}).items():
             text = re.sub(rf"^  {key}: .*\n", "", text, flags=re.MULTILINE).replace(f"{above}\n", f"{above}\n  {key}: {value}\n")
-        file.write_text(lm(text) if file.name == "lm.yaml" else text)
+        file.write_text(text)
+    for file in filter(pathlib.Path.is_file, (folder / name / "nodes").glob("*/*")):
+        text = file.read_text()
+        for before, after in (replace or {}).items():
+            text = text.replace(before, after)
+        file.write_text(text)
     return folder / name
 
 
@@ -64,9 +69,11 @@ def changed_lab(root, request, tmp_path_factory):
     """Brings up labs with changed_topology()'s arguments; they are gone when the module's last test has ended."""
     with contextlib.ExitStack() as labs:
 
-        def up(name, **changes):
-            topology = changed_topology(tmp_path_factory.mktemp("changed"), name, **changes)
-            return labs.enter_context(scenario.lab_up(topology, lab_name(request, "-changed")))
+        def up(name, suffix="changed", **changes):
+            topology = changed_topology(tmp_path_factory.mktemp(suffix), name, **changes)
+            running = labs.enter_context(scenario.lab_up(topology, lab_name(request, f"-{suffix}")))
+            running.wait_synced()
+            return running
 
         yield up
 

@@ -55,6 +55,15 @@ class Mobile:
         scenarios.wait_until(f"{self.name} settled at {target}", lambda: self.at() == target and self.settled(), seconds=30)
 
 
+def another_mn(lab, node, mac):
+    """Gives a mobile node another MAC address, which makes it another MN, without a link and with no address. Returns the address."""
+    for port in lab.output(node, "sed", "s/#.*//", "/etc/kedge/ports").split()[1::2]:
+        lab.run(node, "ip", "link", "set", port, "down")
+    for step in (["down"], ["address", mac], ["up"]):
+        lab.run(node, "ip", "link", "set", "br0", *step)
+    return mac
+
+
 @contextlib.contextmanager
 def flow_to(lab, folder, mobile, port=9000, **options):
     """To the mobile node's first address, unless `mn_address` is another."""

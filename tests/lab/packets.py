@@ -12,7 +12,7 @@ import scenario as scenarios
 ETHERNET, IPV6_FRAME = 14, 0x86DD
 TCP, UDP, IPV6, ICMPV6 = 6, 17, 41, 58
 BGP = 179
-RS, RA, UDP_PACKET, ERROR, ANNOUNCED, WITHDRAWN, OTHER = "RS", "RA", "UDP", "ICMPv6 error", "BGP update", "BGP withdraw", "other"
+RS, RA, NS, UDP_PACKET, ERROR, ANNOUNCED, WITHDRAWN, OTHER = "RS", "RA", "NS", "UDP", "ICMPv6 error", "BGP update", "BGP withdraw", "other"
 
 
 @dataclasses.dataclass
@@ -46,7 +46,7 @@ def addresses(header):
 
 
 def decode_icmpv6(packet, body):
-    packet.kind = {133: RS, 134: RA}.get(body[0], ERROR if body[0] < 128 else OTHER)
+    packet.kind = {133: RS, 134: RA, 135: NS}.get(body[0], ERROR if body[0] < 128 else OTHER)
     if packet.kind == ERROR:
         packet.code = (body[0], body[1])
         if len(body) >= 8 + 40:

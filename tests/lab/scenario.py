@@ -255,6 +255,12 @@ class Scenario:
         """set_policy("--mn", mn_id, mode="redirect"); an empty value: inherited again."""
         self.run("lm", "kedgectl", "policy", "set", *scope, *(f"{key}={value}" for key, value in fields.items()))
 
+    def clear_policies(self):
+        for policy in self.json("lm", "kedgectl", "policy", "list", "-o", "json").get("policies", []):
+            (kind, value) = next(iter(policy["scope"].items()))
+            scope = {"mn_id": ["--mn", value], "ar": ["--ar", value], "defaults": ["--default"]}[kind]
+            self.run("lm", "kedgectl", "policy", "delete", *scope)
+
     def mn_id(self, mn="mn1"):
         return self.output(mn, "cat", "/sys/class/net/br0/address").strip()
 

@@ -6,7 +6,7 @@ import errno
 import pytest
 import scenario as scenarios
 from audit import audit
-from mobile import Mobile, finish, flow_to, say
+from mobile import Mobile, another_mn, finish, flow_to, say
 from packets import ERROR, RA, RS, UDP_PACKET, CallFlow, Captures
 
 CN = scenarios.CN_ADDRESS
@@ -32,18 +32,8 @@ for _ in range(200):
 @pytest.fixture(name="lab", scope="module")
 def fixture_lab(changed_lab):
     up = changed_lab("handover", mobility={"detach_grace": "1s"})
-    up.wait_synced()
     up.set_policy("--default", mode="nomadic")
     return up
-
-
-def fresh_mobile(lab, mac):
-    """mn1 with another MAC address, which makes it another MN, without a link."""
-    for port in ("eth1", "eth2"):
-        lab.run("mn1", "ip", "link", "set", port, "down")
-    for step in (["down"], ["address", mac], ["up"]):
-        lab.run("mn1", "ip", "link", "set", "br0", *step)
-    return mac
 
 
 def bindings_of(lab, mac):
@@ -64,7 +54,7 @@ def answers(code, source, target):
 
 
 def test_the_arrows_of_figure_4(lab, events, tmp_path, capsys, request):
-    mac = fresh_mobile(lab, "02:00:00:00:00:41")
+    mac = another_mn(lab, "mn1", "02:00:00:00:00:41")
     captures = Captures(
         lab, tmp_path, ar1=("ar1", "eth2"), ar2=("ar2", "eth2"), core=("ar2", "eth1"), cn=("cn", "eth1")
     )  # fmt: skip
@@ -106,7 +96,7 @@ def test_the_arrows_of_figure_4(lab, events, tmp_path, capsys, request):
 
 def test_figure_3_and_what_each_end_is_told(lab, events, capsys, request):
     """MN(IP1) at AR1, which anchors IP1; then MN(IP2) at AR2, which anchors IP2."""
-    mac = fresh_mobile(lab, "02:00:00:00:00:42")
+    mac = another_mn(lab, "mn1", "02:00:00:00:00:42")
     lab.run("mn1", "move", "ar1", "--gap", "0")
     mobile = Mobile(lab, events, "mn1", "ar1", "2001:db8:1000:")
     mobile.go("ar2")
@@ -137,7 +127,7 @@ def test_figure_3_and_what_each_end_is_told(lab, events, capsys, request):
 
 
 def test_an_ended_prefix_leaves_nothing_where_its_node_has_been(lab, events):
-    mac = fresh_mobile(lab, "02:00:00:00:00:43")
+    mac = another_mn(lab, "mn1", "02:00:00:00:00:43")
     for target in ("ar1", "ar2"):
         lab.run("mn1", "move", target, "--gap", "0")
         events.wait_for("SETTLED", ar=target, mn_id=mac)
