@@ -17,9 +17,12 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr auto kFirstRetry = 50ms;
-constexpr auto kLastRetry = 1000ms;
-// A session that did not last so long does not make the next attempt an early one: two speakers of one name would end
-// each other's sessions without a pause.
+// While the LM cannot be reached: MNs that arrive wait for it.
+constexpr std::chrono::milliseconds kLastRetryUnreachable = 250ms;
+// When it answers, and ends or refuses the session.
+constexpr std::chrono::milliseconds kLastRetry = 1000ms;
+// A session that the LM has ended sooner does not make the next attempt an early one: two speakers of one name would
+// end each other's sessions without a pause.
 constexpr auto kLastingSession = 5s;
 
 class GrpcLmClient : public LmClient {
@@ -127,12 +130,14 @@ class GrpcLmClient : public LmClient {
   }
 
   void lost(const absl::Status& status) {
-    if (synced_ && std::chrono::steady_clock::now() - synced_at_ > kLastingSession) retry_after_ = kFirstRetry;
+    const bool unreachable = absl::IsUnavailable(status);
+    const bool lasted = std::chrono::steady_clock::now() - synced_at_ > kLastingSession;
+    if (synced_ && (unreachable || lasted)) retry_after_ = kFirstRetry;
     synced_ = false;
     stream_.reset();
     on_connection(status.ok() ? absl::UnavailableError("the LM has ended the session") : status);
     retry_.expires_after(retry_after_);
-    retry_after_ = std::min<std::chrono::milliseconds>(retry_after_ * 2, kLastRetry);
+    retry_after_ = std::min(retry_after_ * 2, unreachable ? kLastRetryUnreachable : kLastRetry);
     retry_.async_wait([this, alive = alive_](boost::system::error_code error) {
       if (!error && *alive) connect();
     });
