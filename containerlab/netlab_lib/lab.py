@@ -125,7 +125,7 @@ class Lab:
             raise
 
     def _running_node(self, node):
-        folders = [str(build_folder() / folder) for folder in BUILD_SUBFOLDERS]
+        folders = [str(build_folder() / folder) for folder in BUILD_SUBFOLDERS] + [str(REPOSITORY / "frr")]
         env = {
             "PATH": ":".join(["/opt/kedge/bin", *folders, SYSTEM_PATH]),
             "HOME": "/root",
