@@ -120,6 +120,7 @@ start_frr() {
 		vtysh_enable=yes
 		zebra_options="-A 127.0.0.1 -s 90000000 --v6-rr-semantics -K 10"
 		staticd_options="$staticd_options"
+		staticd_wrap="$(command -v drop-saved-statics)"
 		bgpd_options="-A 127.0.0.1"
 		ospf6d_options="-A ::1"
 		watchfrr_options="--min-restart-interval 1 --max-restart-interval 4 --interval 1"
@@ -129,7 +130,7 @@ start_frr() {
     /usr/lib/frr/frrinit.sh start >"$logs/frr.log" 2>&1 || fail "FRR does not start; see $logs/frr.log"
 }
 
-# Runs a daemon of Kedge and starts it again when it ends, later and later while it keeps dying.
+# Runs a daemon of Kedge and starts it again when it ends: after 0.1 s, as systemd does, and later and later while it dies at once.
 supervise() {
     local name=$1 configuration child status started pause=0.1
     if ! command -v "$name" >/dev/null; then
@@ -150,9 +151,9 @@ supervise() {
         if [[ $status -eq 2 && ! -e $run/ready ]]; then
             printf '%s does not take %s; see %s\n' "$name" "$configuration" "$logs/$name.log" >"$run/failed"
         fi
-        [[ $((SECONDS - started)) -lt 10 ]] || pause=0.1
+        [[ $((SECONDS - started)) -lt 2 ]] || pause=0.1
         sleep "$pause"
-        pause=$(awk -v p="$pause" 'BEGIN { p *= 2; print p > 2 ? 2 : p }')
+        pause=$(awk -v p="$pause" 'BEGIN { p *= 2; print (p > 2 ? 2 : p) }')
     done
 }
 

@@ -134,7 +134,7 @@ class Lab:
             raise
 
     def _running_node(self, node):
-        folders = [str(build_folder() / folder) for folder in BUILD_SUBFOLDERS]
+        folders = [str(build_folder() / folder) for folder in BUILD_SUBFOLDERS] + [str(REPOSITORY / "frr")]
         env = {
             "PATH": ":".join(["/opt/kedge/bin", *folders, SYSTEM_PATH]),
             "HOME": "/root",
@@ -150,7 +150,13 @@ class Lab:
         (folder / "log").mkdir(parents=True)
         (folder / "run").mkdir()
         ip("netns", "add", running.netns)
+        self.start_first_process(node)
+
+    def start_first_process(self, node):
+        """Of a node of the topology whose network namespace and folder are there."""
+        running = self.nodes[node.name]
         binds = [(IMAGE_FOLDER, "/opt/kedge", True)] + [(bind.source, bind.target, bind.read_only) for bind in node.binds]
+        folder = self.node_folder(node.name)
         running.pid = namespaces.start_node(running.netns, node.name, folder, binds, running.env, ENTRY_POINT)
         running.start_time = namespaces.start_time(running.pid) or 0
         self.save()

@@ -94,8 +94,11 @@ void Controller::on_connection(const absl::Status& status) {
   lm_connected_.Set(status.ok() ? 1 : 0);
   if (status.ok()) {
     log_info("lm_connected");
+    connection_error_ = absl::OkStatus();
   } else {
     lm_was_away_ = true;
+    // It goes on trying, several times a second.
+    if (std::exchange(connection_error_, status) == status) return;
     // The kernel goes on forwarding and FRR announcing what they hold.
     log_warning("lm_disconnected", "reason", status.ToString(), "effect", "bindings stay as they are; retrying");
   }

@@ -211,6 +211,8 @@ class Controller {
   absl::Status bgpd_;
   absl::Status kernel_;
   absl::Status identity_;
+  // Why there is no session with the LM, as it was logged.
+  absl::Status connection_error_;
 
   prometheus::Gauge& lm_connected_;
   prometheus::Counter& arrivals_;

@@ -23,7 +23,7 @@ using std::chrono::steady_clock;
 constexpr milliseconds kFirstInterval{5};
 constexpr milliseconds kLongestInterval{250};
 constexpr milliseconds kFirstReconnect{50};
-constexpr milliseconds kLongestReconnect{1000};
+constexpr milliseconds kLongestReconnect{200};
 // Cheap, and answered by every bgpd.
 constexpr char kProbe[] = "show bgp vrfs json";
 

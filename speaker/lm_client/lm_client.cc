@@ -17,9 +17,12 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr auto kFirstRetry = 50ms;
-constexpr auto kLastRetry = 1000ms;
-// A session that did not last so long does not make the next attempt an early one: two speakers of one name would end
-// each other's sessions without a pause.
+// While the LM cannot be reached: MNs that arrive wait for it.
+constexpr std::chrono::milliseconds kLastRetryUnreachable = 250ms;
+// When it answers, and ends or refuses the session.
+constexpr std::chrono::milliseconds kLastRetry = 1000ms;
+// A session that the LM has ended sooner does not make the next attempt an early one: two speakers of one name would
+// end each other's sessions without a pause.
 constexpr auto kLastingSession = 5s;
 // The request says how long ago the MN was heard: one that comes late would make it look younger than it is, so it is
 // given up and sent anew.
@@ -83,7 +86,12 @@ class GrpcLmClient : public LmClient {
     synced_ = false;
     auto alive = alive_;
     stream_ = Stream::open(
-        executor_, [this](auto* context, auto* reactor) { stub_->async()->Session(context, reactor); },
+        executor_,
+        [this](auto* context, auto* reactor) {
+          // The channel goes on connecting, more often than sessions are tried; the first failure has been told.
+          context->set_wait_for_ready(unreachable_);
+          stub_->async()->Session(context, reactor);
+        },
         [this, alive](v1::LmMessage message) {
           if (*alive) receive(message);
         },
@@ -112,6 +120,7 @@ class GrpcLmClient : public LmClient {
       case v1::LmMessage::kSnapshotEnd:
         if (!snapshot_) break;
         synced_ = true;
+        unreachable_ = false;
         synced_at_ = std::chrono::steady_clock::now();
         on_connection(absl::OkStatus());
         on_snapshot(*std::exchange(snapshot_, std::nullopt));
@@ -131,12 +140,14 @@ class GrpcLmClient : public LmClient {
   }
 
   void lost(const absl::Status& status) {
-    if (synced_ && std::chrono::steady_clock::now() - synced_at_ > kLastingSession) retry_after_ = kFirstRetry;
+    unreachable_ = absl::IsUnavailable(status);
+    const bool lasted = std::chrono::steady_clock::now() - synced_at_ > kLastingSession;
+    if (synced_ && (unreachable_ || lasted)) retry_after_ = kFirstRetry;
     synced_ = false;
     stream_.reset();
     on_connection(status.ok() ? absl::UnavailableError("the LM has ended the session") : status);
     retry_.expires_after(retry_after_);
-    retry_after_ = std::min<std::chrono::milliseconds>(retry_after_ * 2, kLastRetry);
+    retry_after_ = std::min(retry_after_ * 2, unreachable_ ? kLastRetryUnreachable : kLastRetry);
     retry_.async_wait([this, alive = alive_](boost::system::error_code error) {
       if (!error && *alive) connect();
     });
@@ -151,6 +162,8 @@ class GrpcLmClient : public LmClient {
   std::optional<Snapshot> snapshot_;
   std::optional<v1::SpeakerHealth> health_;
   bool synced_ = false;
+  // The last session ended because of the way to the LM.
+  bool unreachable_ = false;
   std::chrono::steady_clock::time_point synced_at_;
   // False once stopped: callbacks that are still queued then do nothing.
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);

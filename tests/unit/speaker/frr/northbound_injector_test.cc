@@ -206,6 +206,13 @@ TEST_F(NorthboundInjectorTest, ResyncsWhenFrrIsBackAndRemovesLeftovers) {
                                                         Pair(prefix(9), 0u)));
 }
 
+TEST_F(NorthboundInjectorTest, RemovesLeftoversThatFrrReadsAfterItHasAnswered) {
+  make_synced({{prefix(1), 1}});
+  frr_.with_lock([this] { frr_.running_[text(9)] = 8; });
+  // The regular audit is an hour away.
+  EXPECT_TRUE(wait_for([this] { return frr_.running() == Routes{{text(1), 1}}; }));
+}
+
 TEST_F(NorthboundInjectorTest, ResyncsAfterACommitThatFrrDidNotSurvive) {
   make_synced();
   frr_.hold(true);
