@@ -187,12 +187,12 @@ def packets_sent(lab, node, interface):
 
 def test_what_is_not_there_is_answered_and_does_not_go_to_and_fro(lab, router):
     router.move("ar2")
-    before = packets_sent(lab, "ar2", "eth4")
+    before = packets_sent(lab, "ar2", "eth5")
     for target in ("2001:db8:1000:f77::1", str(ipaddress.ip_network(router.prefix)[0x77])):
         for _ in range(5):
             assert "Destination unreachable" in pings(lab, target).stdout
     # Each would have come by 30 times, until its hop limit was used up.
-    assert packets_sent(lab, "ar2", "eth4") - before < 100
+    assert packets_sent(lab, "ar2", "eth5") - before < 100
 
 
 def test_the_profile_gives_and_takes_the_network_wherever_its_router_is(lab, router):
