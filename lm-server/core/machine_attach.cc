@@ -80,11 +80,10 @@ const char* reason_name(v1::DetachReason reason) {
   }
 }
 
-// `generation` is the latest that the AR knew of any of the MN's prefixes: each may have had newer ones of its own since
-// it was attached, as its mode or its level changed.
+// `generation` is the latest that the AR knew of any of the MN's prefixes: each may have had newer ones of its own
+// since it was attached, as its mode or its level changed.
 bool means_this_attachment(const v1::Binding& binding, const v1::Generation& generation) {
-  const auto& began =
-      is_none(binding.attachment_generation()) ? binding.generation() : binding.attachment_generation();
+  const auto& began = is_none(binding.attachment_generation()) ? binding.generation() : binding.attachment_generation();
   return compare(began, generation) <= 0;
 }
 
