@@ -2,10 +2,11 @@
 # The first process of a lab node, in a container and in netlab's namespaces alike. It sets the kernel up for the node's role,
 # applies the node's addresses, starts FRR and Kedge's daemons, restarts what dies, and tells when the node is ready.
 #
-#   KEDGE_ROLE             router, access-router, lm, host or mobile-node
+#   KEDGE_ROLE             router, access-router, lm, host, mobile-node or mobile-router
 #   KEDGE_GRPC_MODULE      FRR's gRPC module, for staticd of an access router
 #   KEDGE_LINK_SECONDS     how long the interfaces are waited for (default: 60)
 #   /etc/kedge/network.ip  addresses, routes and links of the node, for `ip -batch`
+#   /etc/kedge/ports       of a mobile node or router: its ports to access routers
 #   /etc/kedge/lm.yaml, /etc/kedge/speaker.yaml
 #                          the daemons' configuration; a file of the same name in /run/kedge takes its place from the daemon's next start on
 #
@@ -34,13 +35,16 @@ fail() {
     exit 1
 }
 
+runs_frr() { [[ $role == router || $role == access-router ]]; }
+is_mobile() { [[ $role == mobile-node || $role == mobile-router ]]; }
+
 # shellcheck disable=SC2317
 stop() {
     say "stopping"
     if [[ ${#daemons[@]} -gt 0 ]]; then
         kill "${daemons[@]}" 2>/dev/null
     fi
-    if [[ $role == *router ]]; then
+    if runs_frr; then
         /usr/lib/frr/frrinit.sh stop >>"$logs/frr.log" 2>&1
     fi
     exit 0
@@ -66,16 +70,24 @@ set_kernel_up() {
             # The ports of the bridge are no hosts of their own: no access router may hear them.
             set_sysctls net.ipv6.conf.default.disable_ipv6=1
             ;;
-        *) fail "KEDGE_ROLE is '$role'; it must be router, access-router, lm, host or mobile-node" ;;
+        mobile-router)
+            set_sysctls net.ipv6.conf.default.disable_ipv6=1 net.ipv6.conf.{all,default}.{forwarding=1,accept_redirects=0,accept_dad=0}
+            ;;
+        *) fail "KEDGE_ROLE is '$role'; it must be router, access-router, lm, host, mobile-node or mobile-router" ;;
     esac
     ip link set lo up
-    [[ $role == mobile-node ]] && set_sysctls net.ipv6.conf.lo.disable_ipv6=0
+    if is_mobile; then
+        set_sysctls net.ipv6.conf.lo.disable_ipv6=0
+    fi
 }
+
+# The interfaces that network.ip names.
+interfaces() { sed 's/#.*//' "$network" | grep -oE '\beth[0-9]+\b' | sort -u; }
 
 # In a container the links come after the first process; they are ready to be used once they are up.
 wait_for_interfaces() {
     local interface deadline=$((SECONDS + ${KEDGE_LINK_SECONDS:-60}))
-    for interface in $(sed 's/#.*//' "$network" | grep -oE '\beth[0-9]+\b' | sort -u); do
+    for interface in $(interfaces); do
         until [[ -n $(ip -o link show dev "$interface" up 2>/dev/null) ]]; do
             [[ $SECONDS -lt $deadline ]] || fail "$network names $interface, which is not there or not up; is it in the topology's links?"
             sleep 0.02
@@ -84,10 +96,24 @@ wait_for_interfaces() {
 }
 
 apply_network() {
-    local output
+    local output interface
+    if [[ $role == mobile-router ]]; then
+        # What is no port to an access router leads into the network behind it.
+        for interface in $(interfaces); do
+            grep -qw "$interface" /etc/kedge/ports || set_sysctls "net.ipv6.conf.$interface.disable_ipv6=0"
+        done
+    fi
     output=$(ip -6 -batch "$network" 2>&1) || fail "ip cannot apply $network: $output"
-    if [[ $role == mobile-node ]]; then
-        set_sysctls net.ipv6.conf.br0.{disable_ipv6=0,accept_ra=1,autoconf=1,addr_gen_mode=0,optimistic_dad=1,use_optimistic=1,router_solicitation_delay=0}
+    case $role in
+        mobile-node)
+            set_sysctls net.ipv6.conf.br0.{disable_ipv6=0,accept_ra=1,autoconf=1,addr_gen_mode=0,optimistic_dad=1,use_optimistic=1,router_solicitation_delay=0}
+            ;;
+        mobile-router)
+            # 2: router advertisements count although it forwards.
+            set_sysctls net.ipv6.conf.br0.{disable_ipv6=0,accept_ra=2,autoconf=1,addr_gen_mode=0,router_solicitation_delay=0}
+            ;;
+    esac
+    if is_mobile; then
         ip link set br0 up
     fi
 }
@@ -173,7 +199,9 @@ touch "$run/started"
 [[ -r $network ]] || fail "$network is missing; bind it in the topology"
 wait_for_interfaces
 apply_network
-[[ $role != *router ]] || start_frr
+if runs_frr; then
+    start_frr
+fi
 case $role in
     access-router) start_daemon kedge-speaker speaker.yaml ;;
     lm) start_daemon kedge-lm lm.yaml ;;

@@ -243,7 +243,6 @@ class Machine {
   void release_fixed(Transaction& tx, const std::vector<FixedPrefix>& had);
   void reserve_fixed(Transaction& tx, const v1::PolicyScope& scope);
   void apply_policy(Transaction& tx, const std::string& mn_id);
-  void apply_policy_to(Transaction& tx, const Ipv6Prefix& prefix, const v1::AttachRequest& request, const Rules& rules);
   std::uint64_t drain_remaining(const std::string& ar, const NodeState& state) const;
 
   void apply_ack(Transaction& tx, Entry& entry, v1::Holder& holder, const v1::Ack& ack);

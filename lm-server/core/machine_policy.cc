@@ -217,33 +217,27 @@ void Machine::apply_policy(Transaction& tx, const std::string& mn_id) {
   }
   if (request.ar().empty()) return;
   const Rules rules = policies_.resolve(mn_id, request.ar());
-  bool has_own_prefix = false;
   for (const auto& prefix : mn->second.prefixes) {
-    apply_policy_to(tx, prefix, request, rules);
     const auto& binding = bindings_.at(prefix).binding;
-    has_own_prefix = has_own_prefix || (!is_detached(binding) && !binding.mobile_network());
+    if (!is_detached(binding)) {
+      replan(tx, tx.edit(prefix), rules);
+    } else if (rules.find_fixed(binding.prefix()) != nullptr) {
+      // It had ended, and is the MN's again.
+      move(tx, tx.edit(prefix), request, mn->second.heard, rules);
+    }
   }
   for (const auto& fixed : missing_fixed(rules)) {
     create(tx, fixed.prefix, fixed.home_ar, request, mn->second.heard, rules);
-    has_own_prefix = has_own_prefix || !fixed.mobile_network;
   }
-  if (has_own_prefix) return;
+  const auto is_its_own = [&](const Ipv6Prefix& prefix) {
+    const auto& binding = bindings_.at(prefix).binding;
+    return !is_detached(binding) && !binding.mobile_network();
+  };
+  if (std::any_of(mn->second.prefixes.begin(), mn->second.prefixes.end(), is_its_own)) return;
   // Nothing that it has is of use here any more.
   const Assignment assignment = assign(mn_id, request.ar(), rules, tx.now);
   if (assignment.exhausted) tell_exhausted(tx.output, nodes_.at(request.ar()), mn_id, tx.now);
   bring_along(tx, mn->second, request, mn->second.heard, rules, assignment);
-}
-
-// `request` says where the prefix's MN is attached.
-void Machine::apply_policy_to(Transaction& tx, const Ipv6Prefix& prefix, const v1::AttachRequest& request,
-                              const Rules& rules) {
-  const auto& binding = bindings_.at(prefix).binding;
-  if (!is_detached(binding)) {
-    replan(tx, tx.edit(prefix), rules);
-  } else if (rules.find_fixed(binding.prefix()) != nullptr) {
-    // It had ended, and is fixed now.
-    move(tx, tx.edit(prefix), request, mobile_nodes_.at(request.mn_id()).heard, rules);
-  }
 }
 
 // Draining

@@ -584,7 +584,9 @@ void Controller::on_superseded(const Ipv6Prefix& prefix) {
   reconcile(prefix, found->second);
 }
 
-const v1::Attachment* Controller::attachment_here(const std::string& mn_id) const {
+bool Controller::attached_here(const std::string& mn_id) const { return attachment_of(mn_id) != nullptr; }
+
+const v1::Attachment* Controller::attachment_of(const std::string& mn_id) const {
   const auto prefixes = prefixes_of_mn_.find(mn_id);
   if (prefixes == prefixes_of_mn_.end()) return nullptr;
   for (const auto& prefix : prefixes->second) {
@@ -609,7 +611,7 @@ bool Controller::leaving(const LinkLayerAddress& mn) const {
 void Controller::refresh_mn(const std::string& mn_id) {
   const auto mn = LinkLayerAddress::parse(mn_id);
   if (!mn.ok()) return;
-  const auto* attachment = attachment_here(mn_id);
+  const auto* attachment = attachment_of(mn_id);
   if (attachment == nullptr) {
     if (served_.erase(*mn) > 0) access_.release(*mn);
     return;
@@ -652,7 +654,7 @@ void Controller::on_ra_sent(const LinkLayerAddress& mn, const std::vector<Advert
 
 void Controller::on_arrival(const Arrival& arrival) {
   const std::string mn_id = arrival.link_layer_address.to_string();
-  const auto* attachment = attachment_here(mn_id);
+  const auto* attachment = attachment_of(mn_id);
   if (attachment != nullptr && served_.contains(arrival.link_layer_address)) {
     const bool moved_on_link = attachment->interface() != arrival.interface ||
                                (arrival.link_local_seen && attachment->link_local() != arrival.link_local.to_string());

@@ -132,9 +132,9 @@ class Controller {
 
   // Serves or releases an MN on the access link, from the records that it has here.
   void refresh_mn(const std::string& mn_id);
-  bool attached_here(const std::string& mn_id) const { return attachment_here(mn_id) != nullptr; }
-  // The same for all of its prefixes; null when it is attached elsewhere or not at all.
-  const v1::Attachment* attachment_here(const std::string& mn_id) const;
+  bool attached_here(const std::string& mn_id) const;
+  // Where the MN is on its link; nullptr when it is not attached here.
+  const v1::Attachment* attachment_of(const std::string& mn_id) const;
 
   void start_attach(const Arrival& arrival);
   void send_attach(const LinkLayerAddress& mn);

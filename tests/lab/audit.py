@@ -55,13 +55,19 @@ def _held_by_frr(lab, ar):
 
 
 def _held_by_bgp(lab, node, pools):
-    """Prefix -> sorted (next hop, local preference) of all valid paths, of what lies in the pools."""
+    """Prefix -> sorted (next hop, local preference) of all valid paths, of what lies in the pools; of a pool that is not announced as such, those
+    of the aggregate that covers it."""
     table = json.loads(lab.output(node, "vtysh", "-c", "show bgp ipv6 unicast json") or "{}")
-    return {
-        prefix: sorted((path["nexthops"][0]["ip"], path.get("locPrf")) for path in paths)
+    announced = {
+        ipaddress.ip_network(prefix): sorted((path["nexthops"][0]["ip"], path.get("locPrf")) for path in paths)
         for prefix, paths in table.get("routes", {}).items()
-        if any(ipaddress.ip_network(prefix).subnet_of(pool) for pool in pools)
     }
+    found = {str(prefix): paths for prefix, paths in announced.items() if any(prefix.subnet_of(pool) for pool in pools)}
+    for pool in pools:
+        covering = [prefix for prefix in announced if pool.subnet_of(prefix)]
+        if covering:
+            found.setdefault(str(pool), announced[max(covering, key=lambda prefix: prefix.prefixlen)])
+    return found
 
 
 def _refuse(held, prefix, link):

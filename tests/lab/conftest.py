@@ -40,7 +40,7 @@ def handover_lab(root, request):
 
 @pytest.fixture(scope="module")
 def three_routers_lab(root, request):
-    """A scenario.Scenario of two mobile nodes between three access routers."""
+    """A scenario.Scenario of two mobile nodes and a mobile router between three access routers."""
     with scenario.lab_up(THREE_ROUTERS, lab_name(request)) as up:
         yield up
 

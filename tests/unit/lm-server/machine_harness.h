@@ -155,20 +155,6 @@ class Harness {
         is_none(generation) && find(prefix) != nullptr ? find(prefix)->generation() : generation;
     return take(machine.ack(sessions[ar], ack, now));
   }
-  // Every AR does what it is told for the prefix, and says so.
-  void settle(const std::string& prefix) {
-    const auto b = binding(prefix);
-    ack(b.attached_ar(), prefix, v1::STAGE_DELIVERING);
-    if (b.preference() > 0) ack(b.attached_ar(), prefix, v1::STAGE_ADVERTISED, b.preference());
-    if (b.preference() == 0) ack(b.attached_ar(), prefix, v1::STAGE_WITHDRAWN);
-    for (const auto& holder : b.holders()) {
-      if (holder.ar() == b.attached_ar()) continue;
-      ack(holder.ar(), prefix, v1::STAGE_REDIRECTING, 0, b.attached_ar());
-      if (b.preference() > 0) ack(holder.ar(), prefix, v1::STAGE_SUPERSEDED, b.preference());
-      ack(holder.ar(), prefix, v1::STAGE_WITHDRAWN);
-    }
-    ASSERT_EQ(binding(prefix).state(), v1::BINDING_STATE_SETTLED) << binding(prefix).ShortDebugString();
-  }
   void advance(std::chrono::nanoseconds time) {
     const SystemTime until = now + time;
     while (machine.next_deadline() && *machine.next_deadline() <= until) {

@@ -37,7 +37,20 @@ class MachinePolicyTest : public testing::Test {
     h.now += milliseconds(10);
     ASSERT_TRUE(h.attach(ar, kMn).status.ok());
   }
-  void settle(const std::string& prefix = kPrefix) { h.settle(prefix); }
+  // Every AR does what it is told and says so.
+  void settle(const std::string& prefix = kPrefix) {
+    const auto b = h.binding(prefix);
+    h.ack(b.attached_ar(), prefix, v1::STAGE_DELIVERING);
+    if (b.preference() > 0) h.ack(b.attached_ar(), prefix, v1::STAGE_ADVERTISED, b.preference());
+    if (b.preference() == 0) h.ack(b.attached_ar(), prefix, v1::STAGE_WITHDRAWN);
+    for (const auto& holder : b.holders()) {
+      if (holder.ar() == b.attached_ar()) continue;
+      h.ack(holder.ar(), prefix, v1::STAGE_REDIRECTING, 0, b.attached_ar());
+      if (b.preference() > 0) h.ack(holder.ar(), prefix, v1::STAGE_SUPERSEDED, b.preference());
+      h.ack(holder.ar(), prefix, v1::STAGE_WITHDRAWN);
+    }
+    ASSERT_EQ(h.binding(prefix).state(), v1::BINDING_STATE_SETTLED) << h.binding(prefix).ShortDebugString();
+  }
   void set(const v1::PolicyScope& scope, const v1::Policy& policy, const std::vector<std::string>& inherit = {}) {
     const auto status = h.set_policy(scope, policy, inherit).status;
     ASSERT_TRUE(status.ok()) << status;

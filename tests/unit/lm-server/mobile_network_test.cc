@@ -213,7 +213,6 @@ TEST_F(MobileNetworkTest, ComesAndGoesWithTheProfile) {
   arrive("ar2");
   set(kRouter, network_policy());
   EXPECT_EQ(h.binding(kNetwork).attached_ar(), "ar2") << "at once, where its router is";
-  h.settle(kNetwork);
 
   const auto removed = h.set_policy(mn_scope(kRouter), {}, {"mobile_network_prefixes"});
   EXPECT_TRUE(h.binding(kNetwork).released());
@@ -246,7 +245,6 @@ TEST_F(MobileNetworkTest, ComesAndGoesWithTheProfile) {
 TEST_F(MobileNetworkTest, TakenFromTheProfileDuringTheGraceItEndsAtOnce) {
   set(kRouter, network_policy());
   arrive("ar2");
-  h.settle(kNetwork);
   h.detach("ar2", kRouter);
   ASSERT_EQ(h.binding(kNetwork).state(), v1::BINDING_STATE_DETACHED_GRACE);
   set(kRouter, {}, {"mobile_network_prefixes"});
@@ -259,7 +257,6 @@ TEST_F(MobileNetworkTest, TakenFromTheProfileDuringTheGraceItEndsAtOnce) {
 TEST_F(MobileNetworkTest, StaysItsRoutersWhenThatLeaves) {
   set(kRouter, network_policy());
   arrive("ar2");
-  h.settle(kNetwork);
   h.detach("ar2", kRouter);
   h.advance(seconds(10));
   EXPECT_EQ(h.binding(kNetwork).state(), v1::BINDING_STATE_DETACHED);

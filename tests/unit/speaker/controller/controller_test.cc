@@ -387,6 +387,20 @@ TEST_F(ControllerTest, NoRaBeforeTheMobileNetworkIsDeliveredToo) {
   EXPECT_THAT(take(), Contains("serve 02:00:00:00:00:11 eth2 2001:db8:1000::/64 deprecated"));
 }
 
+TEST_F(ControllerTest, ANetworkThatHasEndedIsNotAdvertisedToItsRouterEither) {
+  start("ar2");
+  auto ended = network_attached("ar2", 20, 0);
+  snapshot({attached("ar2", 20, 0), ended});
+  take();
+  ended.set_attached_ar("");
+  ended.set_state(v1::BINDING_STATE_DETACHED);
+  ended.set_released(true);
+  ended.mutable_generation()->set_revision(30);
+  revise(ended, 30);
+  record(ended);
+  EXPECT_THAT(take(), Contains("serve 02:00:00:00:00:11 eth2 2001:db8:1000::/64 deprecated"));
+}
+
 // One that the MN's profile has lost answers unreachable at home for as long as the quarantine.
 TEST_F(ControllerTest, WhatHasEndedDoesNotSayWhereTheMnIsAttached) {
   start("ar1");
