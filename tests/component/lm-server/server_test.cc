@@ -20,6 +20,7 @@
 #include "gmock/gmock.h"
 #include "google/protobuf/util/delimited_message_util.h"
 #include "grpcpp/client_context.h"
+#include "grpcpp/generic/generic_stub.h"
 #include "gtest/gtest.h"
 #include "kedge/v1/admin.grpc.pb.h"
 #include "kedge/v1/mobility.grpc.pb.h"
@@ -542,6 +543,15 @@ TEST_F(ServerTest, AnAttachThatItsSpeakerHasGivenUpDoesNotHappen) {
   context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(50));
   v1::AttachResponse response;
   EXPECT_EQ(run.mobility->Attach(&context, request, &response).error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  // What is answered without the engine comes behind the news that the call was given up.
+  grpc::GenericStub generic(run.channel);
+  grpc::ClientContext unknown_context;
+  grpc::ByteBuffer nothing;
+  grpc::ByteBuffer answer;
+  std::promise<grpc::Status> unknown;
+  generic.UnaryCall(&unknown_context, "/kedge.v1.Mobility/Unknown", {}, &nothing, &answer,
+                    [&](grpc::Status s) { unknown.set_value(std::move(s)); });
+  EXPECT_EQ(unknown.get_future().get().error_code(), grpc::StatusCode::UNIMPLEMENTED);
   goes_on.set_value();
   grpc::ClientContext status_context;
   v1::StatusResponse status;
