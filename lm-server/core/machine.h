@@ -225,6 +225,10 @@ class Machine {
   // Draws every conclusion from the record as it stands.
   void advance(Transaction& tx, Entry& entry);
   void settle_preference(Transaction& tx, Entry& entry);
+  // Whether the attached AR has to announce the prefix by BGP in the present generation.
+  bool has_to_announce(const v1::Binding& binding) const;
+  // Another AR than the attached one may announce the prefix, and its speaker has (`connected`) a session or has none.
+  bool another_announces(const v1::Binding& binding, bool connected) const;
   void release_holders(Transaction& tx, Entry& entry);
 
   void run_timer(Transaction& tx, Entry& entry);

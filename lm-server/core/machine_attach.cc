@@ -80,11 +80,12 @@ const char* reason_name(v1::DetachReason reason) {
   }
 }
 
-// The policy may have made newer generations of the same attachment.
+// `generation` is the latest that the AR knew of any of the MN's prefixes: each may have had newer ones of its own since
+// it was attached, as its mode or its level changed.
 bool means_this_attachment(const v1::Binding& binding, const v1::Generation& generation) {
-  if (same(generation, binding.generation())) return true;
-  return !is_none(binding.attachment_generation()) && compare(generation, binding.attachment_generation()) >= 0 &&
-         compare(generation, binding.generation()) < 0;
+  const auto& began =
+      is_none(binding.attachment_generation()) ? binding.generation() : binding.attachment_generation();
+  return compare(began, generation) <= 0;
 }
 
 SystemTime idle_since(const v1::Binding& binding) {
@@ -408,7 +409,7 @@ void Machine::begin_generation(Transaction& tx, Entry& entry) {
     holder.set_releasing(false);
   }
   v1::Holder& attached = *find_holder(binding, binding.attached_ar());
-  binding.set_preference(winning_preference(binding, settings_.preference_levels));
+  binding.set_preference(has_to_announce(binding) ? winning_preference(binding, settings_.preference_levels) : 0);
   attached.set_advertises_preference(std::max(attached.advertises_preference(), binding.preference()));
   entry.progress.clear();
   tx.durability = Durability::kSync;

@@ -31,6 +31,11 @@ const v1::Holder* own_holder(const v1::Binding& binding, const std::string& self
   return nullptr;
 }
 
+// A change of mode or level within the same attachment is a generation, too.
+const v1::Generation& attached_since(const v1::Binding& binding) {
+  return binding.attachment_generation().revision() == 0 ? binding.generation() : binding.attachment_generation();
+}
+
 // Errors of the LM or of the way to it, not of the request.
 bool may_pass(const absl::Status& status) {
   return absl::IsUnavailable(status) || absl::IsAborted(status) || absl::IsCancelled(status) ||
@@ -423,6 +428,11 @@ void Controller::set_level(const Ipv6Prefix& prefix, Entry& entry, std::uint32_t
   if (entry.level_wanted == level) return;
   entry.level_wanted = level;
   entry.level_committed.reset();
+  // What was said of the level is over, and is said again when it comes back within the same generation.
+  std::erase_if(entry.acknowledged, [](const auto& said) {
+    const auto stage = std::get<v1::Stage>(said);
+    return stage == v1::STAGE_ADVERTISED || stage == v1::STAGE_WITHDRAWN;
+  });
   injector_->set(prefix, level);
 }
 
@@ -467,8 +477,7 @@ void Controller::acknowledge(const Ipv6Prefix& prefix, Entry& entry) {
 void Controller::send_ack(const Ipv6Prefix& prefix, Entry& entry, v1::Stage stage, const std::string& redirects_to,
                           std::uint32_t level, std::optional<SystemTime> at) {
   // Once more when it has been told to let go: only what is said after that counts as its last word.
-  const auto key = fmt::format("{} {} {} {}", static_cast<int>(stage), redirects_to, level, releasing(entry));
-  if (!entry.acknowledged.insert(key).second) return;
+  if (!entry.acknowledged.emplace(stage, redirects_to, level, releasing(entry)).second) return;
   v1::Ack ack;
   ack.set_prefix(prefix.to_string());
   *ack.mutable_generation() = entry.record.generation();
@@ -520,7 +529,7 @@ bool Controller::leaving(const LinkLayerAddress& mn) const {
   if (pending == pending_detaches_.end() || prefixes == prefixes_of_mn_.end()) return false;
   return std::none_of(prefixes->second.begin(), prefixes->second.end(), [&](const Ipv6Prefix& prefix) {
     const auto& record = entries_.at(prefix).record;
-    return record.attached_ar() == config_.name && compare(record.generation(), pending->second.second) > 0;
+    return record.attached_ar() == config_.name && compare(attached_since(record), pending->second.second) > 0;
   });
 }
 

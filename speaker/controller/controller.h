@@ -11,6 +11,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <tuple>
 
 #include "boost/asio/any_io_executor.hpp"
 #include "boost/asio/steady_timer.hpp"
@@ -64,8 +65,9 @@ class Controller {
     // Own bgpd prefers the attached AR's route of this generation.
     bool superseded = false;
     bool watched = false;
-    // Stages acknowledged for this generation in this session.
-    std::set<std::string> acknowledged;
+    // Acknowledged for this generation in this session: stage, the AR that it redirects to, level, and whether it had
+    // been told to let go.
+    std::set<std::tuple<v1::Stage, std::string, std::uint32_t, bool>> acknowledged;
   };
 
   struct PendingAttach {

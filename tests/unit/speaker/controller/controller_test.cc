@@ -374,6 +374,27 @@ TEST_F(ControllerTest, AnOldAnchorWithdrawsOnlyWhenSuperseded) {
   EXPECT_THAT(take(), ElementsAre("ack WITHDRAWN 2001:db8:1000::/64"));
 }
 
+TEST_F(ControllerTest, SaysOnceMoreWhatHasBecomeSoAgainWithinOneGeneration) {
+  start("ar2");
+  auto binding = attached("ar2", 20, 2);
+  snapshot({binding});
+  injector_->on_committed(prefix(), 2);
+  for (int round = 0; round < 2; ++round) {
+    binding.set_preference(0);
+    revise(binding, static_cast<std::uint64_t>(30 + 10 * round));
+    record(binding);
+    take();
+    injector_->on_committed(prefix(), 0);
+    EXPECT_THAT(take(), ElementsAre("ack WITHDRAWN 2001:db8:1000::/64"));
+    binding.set_preference(2);
+    revise(binding, static_cast<std::uint64_t>(35 + 10 * round));
+    record(binding);
+    take();
+    injector_->on_committed(prefix(), 2);
+    EXPECT_THAT(take(), ElementsAre("ack ADVERTISED 2001:db8:1000::/64 at 2"));
+  }
+}
+
 TEST_F(ControllerTest, ClearsTheKernelOnlyAfterFrrHasWithdrawn) {
   start("ar2");
   auto binding = attached("ar2", 20, 1);
@@ -615,6 +636,23 @@ TEST_F(ControllerTest, AnMnThatHasLeftIsNotServedByARecordOfTheSameAttachment) {
   lm_.detach_done[0](absl::OkStatus());
   record(attached("ar2", 30, 1));
   EXPECT_THAT(take(), Contains(::testing::StartsWith("serve")));
+}
+
+TEST_F(ControllerTest, AnMnThatHasLeftIsNotServedByAnotherModeOfTheSameAttachment) {
+  start("ar2");
+  auto binding = attached("ar2", 20, 1);
+  *binding.mutable_attachment_generation() = binding.generation();
+  snapshot({binding});
+  take();
+  access_.on_departure({mn(), "eth2", v1::DETACH_REASON_LINK_DOWN, std::chrono::steady_clock::now()});
+  lm_.detach_done[0](absl::UnavailableError("LM away"));
+  auto changed = attached("ar2", 30, 0);
+  *changed.mutable_attachment_generation() = binding.generation();
+  changed.set_mode(v1::MODE_REDIRECT);
+  record(changed);
+  EXPECT_THAT(take(), Not(Contains(::testing::StartsWith("serve"))));
+  snapshot({changed});
+  EXPECT_EQ(lm_.detaches.size(), 2U) << "its departure is still to be reported";
 }
 
 TEST_F(ControllerTest, AnMnThatCameBackBeforeItsDepartureWasReportedStays) {
