@@ -166,6 +166,16 @@ class Machine {
     bool draining = false;
     // That no prefix is left has been told.
     bool exhausted = false;
+    // Runs of its speaker: the present one, and the last that have ended. What arrives from those is late.
+    std::uint64_t incarnation = 0;
+    std::deque<std::uint64_t> ended_incarnations;
+  };
+  // How a call stands to those that the same AR has sent for the same MN.
+  enum class CallOrder {
+    kYounger,
+    // The last one once more.
+    kRepeated,
+    kStale,
   };
   // What an MN gets at an AR beside what it brings along.
   struct Assignment {
@@ -179,8 +189,9 @@ class Machine {
   };
   class Transaction;
 
-  absl::Status check_sequence(const std::string& ar, const std::string& mn_id, std::uint64_t incarnation,
-                              std::uint64_t sequence);
+  // False: that run has ended. 0 stands for no run.
+  static bool accept_run(NodeState& at, std::uint64_t incarnation);
+  CallOrder take_call(NodeState& from, const std::string& mn_id, std::uint64_t incarnation, std::uint64_t sequence);
   absl::Status check_younger(const MobileNode& mn, const std::string& ar, SystemTime heard) const;
   absl::Status check_policy_allows(const v1::AttachRequest& request, const Rules& rules, const NodeState& here) const;
   bool is_attached_at(const std::string& mn_id, const std::string& ar) const;

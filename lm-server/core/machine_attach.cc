@@ -12,6 +12,8 @@ using std::chrono::nanoseconds;
 
 constexpr std::size_t kLongestInterfaceName = 15;
 constexpr std::int64_t kOldestAgeSeconds = 366LL * 24 * 3600;
+// Of one AR's speaker, remembered so that their late calls are known.
+constexpr std::size_t kMostEndedRuns = 16;
 
 absl::StatusOr<nanoseconds> parse_age(const google::protobuf::Duration& age) {
   if (age.seconds() < 0 || age.nanos() < 0 || age.nanos() > 999'999'999 || age.seconds() > kOldestAgeSeconds) {
@@ -88,6 +90,12 @@ bool means_this_attachment(const v1::Binding& binding, const v1::Generation& gen
   return compare(began, generation) <= 0;
 }
 
+absl::Status overtaken(const v1::AttachRequest& request) {
+  return absl::FailedPreconditionError(absl::StrCat("stale: attach ", request.sequence(), " of run ",
+                                                    request.incarnation(), " of ", request.ar(), "'s speaker for ",
+                                                    request.mn_id(), " comes after younger ones"));
+}
+
 SystemTime idle_since(const v1::Binding& binding) {
   return from_proto(binding.has_away_since() ? binding.away_since() : binding.attached_at());
 }
@@ -118,17 +126,27 @@ absl::Status check_link_layer_address(const std::string& field, const std::strin
   return absl::OkStatus();
 }
 
-absl::Status Machine::check_sequence(const std::string& ar, const std::string& mn_id, std::uint64_t incarnation,
-                                     std::uint64_t sequence) {
+bool Machine::accept_run(NodeState& at, std::uint64_t incarnation) {
+  auto& ended = at.ended_incarnations;
+  if (incarnation == at.incarnation || incarnation == 0) return true;
+  if (std::find(ended.begin(), ended.end(), incarnation) != ended.end()) return false;
+  if (at.incarnation != 0) ended.push_back(at.incarnation);
+  if (ended.size() > kMostEndedRuns) ended.pop_front();
+  at.incarnation = incarnation;
+  return true;
+}
+
+Machine::CallOrder Machine::take_call(NodeState& from, const std::string& mn_id, std::uint64_t incarnation,
+                                      std::uint64_t sequence) {
+  if (!accept_run(from, incarnation)) return CallOrder::kStale;
   const auto mn = mobile_nodes_.find(mn_id);
-  if (mn == mobile_nodes_.end()) return absl::OkStatus();
-  auto& last = mn->second.sequences[ar];
-  if (last.incarnation == incarnation && sequence < last.sequence) {
-    return absl::FailedPreconditionError(absl::StrCat("stale: ", ar, " has sent sequence ", last.sequence, " for ",
-                                                      mn_id, " already, this is ", sequence));
-  }
+  if (mn == mobile_nodes_.end()) return CallOrder::kYounger;
+  auto& last = mn->second.sequences[from.info.name()];
+  const bool same_run = last.incarnation == incarnation;
+  if (same_run && sequence == last.sequence) return CallOrder::kRepeated;
+  if (same_run && sequence < last.sequence) return CallOrder::kStale;
   last = {incarnation, sequence};
-  return absl::OkStatus();
+  return CallOrder::kYounger;
 }
 
 absl::Status Machine::check_younger(const MobileNode& mn, const std::string& ar, SystemTime heard) const {
@@ -258,9 +276,8 @@ Output Machine::attach(const v1::AttachRequest& request, SystemTime now) {
         absl::StrCat("mobile node ", request.mn_id(), " is unknown; it becomes known by a router solicitation"));
     return output;
   }
-  if (auto s = check_sequence(request.ar(), request.mn_id(), request.incarnation(), request.sequence()); !s.ok()) {
-    return refuse(std::move(s), request, now);
-  }
+  const auto order = take_call(*here, request.mn_id(), request.incarnation(), request.sequence());
+  if (order == CallOrder::kStale) return refuse(overtaken(request), request, now);
   if (known != mobile_nodes_.end()) {
     if (auto s = check_younger(known->second, request.ar(), heard); !s.ok()) return refuse(std::move(s), request, now);
   }
@@ -275,6 +292,8 @@ Output Machine::attach(const v1::AttachRequest& request, SystemTime now) {
       return output;
     }
   }
+  // It was answered before, and things have changed since.
+  if (order == CallOrder::kRepeated) return refuse(overtaken(request), request, now);
 
   // RFC 8818, 4.3: the MN keeps the prefixes that it has and, at a new AR, gets one of that AR as well.
   const Assignment assignment = assign(request.mn_id(), request.ar(), rules, now);
@@ -419,7 +438,8 @@ void Machine::begin_generation(Transaction& tx, Entry& entry) {
 
 Output Machine::detach(const v1::DetachRequest& request, SystemTime now) {
   Output refusal;
-  if (node(request.ar()) == nullptr) {
+  NodeState* from = node(request.ar());
+  if (from == nullptr) {
     refusal.status = unknown_access_router(request.ar());
     return refusal;
   }
@@ -437,7 +457,8 @@ Output Machine::detach(const v1::DetachRequest& request, SystemTime now) {
     refusal.status = absl::NotFoundError(absl::StrCat("mobile node ", request.mn_id(), " is unknown"));
     return refusal;
   }
-  if (!check_sequence(request.ar(), request.mn_id(), request.incarnation(), request.sequence()).ok()) {
+  const auto order = take_call(*from, request.mn_id(), request.incarnation(), request.sequence());
+  if (order == CallOrder::kStale) {
     refusal.stale = true;
     return refusal;
   }

@@ -236,8 +236,10 @@ void Controller::on_snapshot(const LmClient::Snapshot& snapshot) {
     pending.retry_after = kFirstRetry;
     if (!pending.in_flight) send_attach(mn);
   }
-  const auto departures = pending_detaches_;
-  for (const auto& [mn, detach] : departures) send_detach(detach.first, detach.second);
+  for (auto& [mn, pending] : pending_detaches_) {
+    pending.retry_after = kFirstRetry;
+    if (!pending.in_flight) send_detach(mn);
+  }
 }
 
 void Controller::on_record(const v1::Record& record) {
@@ -529,7 +531,7 @@ bool Controller::leaving(const LinkLayerAddress& mn) const {
   if (pending == pending_detaches_.end() || prefixes == prefixes_of_mn_.end()) return false;
   return std::none_of(prefixes->second.begin(), prefixes->second.end(), [&](const Ipv6Prefix& prefix) {
     const auto& record = entries_.at(prefix).record;
-    return record.attached_ar() == config_.name && compare(attached_since(record), pending->second.second) > 0;
+    return record.attached_ar() == config_.name && compare(attached_since(record), pending->second.generation) > 0;
   });
 }
 
@@ -657,12 +659,17 @@ void Controller::attach_done(const LinkLayerAddress& mn, std::uint64_t sequence,
     return;
   }
   log_warning("attach_postponed", "mn", mn, "error", status.ToString(), "effect", "retrying");
-  pending.timer->expires_after(pending.retry_after);
-  pending.retry_after = std::min<std::chrono::milliseconds>(pending.retry_after * 2, kLastRetry);
-  pending.timer->async_wait([this, mn, alive = alive_](boost::system::error_code error) {
-    if (error || !*alive) return;
+  wait_to_retry(pending, [this, mn] {
     const auto again = pending_attaches_.find(mn);
     if (again != pending_attaches_.end() && !again->second.in_flight) send_attach(mn);
+  });
+}
+
+void Controller::wait_to_retry(PendingCall& pending, std::function<void()> again) {
+  pending.timer->expires_after(pending.retry_after);
+  pending.retry_after = std::min<std::chrono::milliseconds>(pending.retry_after * 2, kLastRetry);
+  pending.timer->async_wait([again = std::move(again), alive = alive_](boost::system::error_code error) {
+    if (!error && *alive) again();
   });
 }
 
@@ -679,30 +686,49 @@ void Controller::on_departure(const Departure& departure) {
   }
   if (latest.revision() == 0) return;
   log_info("departure", "mn", mn, "interface", departure.interface, "reason", v1::DetachReason_Name(departure.reason));
-  send_detach(departure, latest);
+  auto& pending = pending_detaches_[mn];
+  pending = {};
+  pending.departure = departure;
+  pending.generation = latest;
+  pending.retry_after = kFirstRetry;
+  pending.timer = std::make_shared<boost::asio::steady_timer>(executor_);
+  send_detach(mn);
 }
 
-void Controller::send_detach(const Departure& departure, const v1::Generation& generation) {
-  const auto& mn = departure.link_layer_address;
-  pending_detaches_[mn] = {departure, generation};
+void Controller::send_detach(const LinkLayerAddress& mn) {
+  auto& pending = pending_detaches_.at(mn);
   v1::DetachRequest request;
   request.set_ar(config_.name);
   request.set_mn_id(mn.to_string());
-  *request.mutable_generation() = generation;
-  request.set_reason(departure.reason);
+  *request.mutable_generation() = pending.generation;
+  request.set_reason(pending.departure.reason);
   request.set_incarnation(config_.incarnation);
   request.set_sequence(++sequence_);
-  const auto age = std::chrono::steady_clock::now() - departure.last_heard;
+  const auto age = std::chrono::steady_clock::now() - pending.departure.last_heard;
   *request.mutable_age() = to_proto(std::chrono::duration_cast<std::chrono::nanoseconds>(age));
-  lm_.detach(request, [this, mn, generation, alive = alive_](const absl::Status& status) {
-    // What may pass is sent again after the next snapshot.
-    if (!*alive || may_pass(status)) return;
-    const auto pending = pending_detaches_.find(mn);
-    if (pending != pending_detaches_.end() && compare(pending->second.second, generation) == 0) {
-      pending_detaches_.erase(pending);
-    }
-    if (!status.ok()) log_warning("detach_refused", "mn", mn, "error", status.ToString());
+  pending.in_flight = true;
+  pending.sequence = sequence_;
+  pending.timer->cancel();
+  lm_.detach(request, [this, mn, sequence = sequence_, alive = alive_](const absl::Status& status) {
+    if (*alive) detach_done(mn, sequence, status);
   });
+}
+
+void Controller::detach_done(const LinkLayerAddress& mn, std::uint64_t sequence, const absl::Status& status) {
+  const auto found = pending_detaches_.find(mn);
+  if (found == pending_detaches_.end() || found->second.sequence != sequence) return;
+  auto& pending = found->second;
+  pending.in_flight = false;
+  if (may_pass(status)) {
+    log_warning("detach_postponed", "mn", mn, "error", status.ToString(), "effect", "retrying");
+    wait_to_retry(pending, [this, mn] {
+      const auto again = pending_detaches_.find(mn);
+      if (again != pending_detaches_.end() && !again->second.in_flight) send_detach(mn);
+    });
+    return;
+  }
+  pending_detaches_.erase(found);
+  if (!status.ok()) log_warning("detach_refused", "mn", mn, "error", status.ToString());
 }
 
 void Controller::report_health() {

@@ -70,16 +70,26 @@ class Controller {
     std::set<std::tuple<v1::Stage, std::string, std::uint32_t, bool>> acknowledged;
   };
 
-  struct PendingAttach {
-    Arrival arrival;
+  // Tried again for as long as the LM cannot take it.
+  struct PendingCall {
     bool in_flight = false;
-    // What has been learnt since the request under way was sent has to follow.
-    bool changed = false;
-    bool replay = false;
     // Of the request that was sent last.
     std::uint64_t sequence = 0;
     std::chrono::milliseconds retry_after;
     std::shared_ptr<boost::asio::steady_timer> timer;
+  };
+
+  struct PendingAttach : PendingCall {
+    Arrival arrival;
+    // What has been learnt since the request under way was sent has to follow.
+    bool changed = false;
+    bool replay = false;
+  };
+
+  struct PendingDetach : PendingCall {
+    Departure departure;
+    // The attachment that has ended.
+    v1::Generation generation;
   };
 
   // From the LM.
@@ -121,7 +131,10 @@ class Controller {
   void attach_done(const LinkLayerAddress& mn, std::uint64_t sequence, const absl::Status& status);
   // Its departure has been seen and is not answered yet, and no younger attachment here is known.
   bool leaving(const LinkLayerAddress& mn) const;
-  void send_detach(const Departure& departure, const v1::Generation& generation);
+  void send_detach(const LinkLayerAddress& mn);
+  void detach_done(const LinkLayerAddress& mn, std::uint64_t sequence, const absl::Status& status);
+  // Calls `again` unless the timer is cancelled before, or the pending call that owns it is gone.
+  void wait_to_retry(PendingCall& pending, std::function<void()> again);
   void report_health();
 
   boost::asio::any_io_executor executor_;
@@ -141,7 +154,7 @@ class Controller {
   // Changed by records of a commit that is not complete yet.
   std::set<std::string> changed_mns_;
   std::map<LinkLayerAddress, PendingAttach> pending_attaches_;
-  std::map<LinkLayerAddress, std::pair<Departure, v1::Generation>> pending_detaches_;
+  std::map<LinkLayerAddress, PendingDetach> pending_detaches_;
   std::uint64_t sequence_ = 0;
   v1::SpeakerHealth health_;
   std::string injector_state_ = "waiting for the LM";

@@ -688,7 +688,24 @@ TEST_F(ControllerTest, ADepartureIsReportedAgainAfterAnErrorThatMayPass) {
   access_.on_departure({mn(), "eth2", v1::DETACH_REASON_LINK_DOWN, std::chrono::steady_clock::now()});
   lm_.detach_done[0](absl::CancelledError("the LM is stopping"));
   snapshot({binding});
-  EXPECT_EQ(lm_.detaches.size(), 2U);
+  ASSERT_EQ(lm_.detaches.size(), 2U);
+  snapshot({binding});
+  EXPECT_EQ(lm_.detaches.size(), 2U) << "it is under way";
+}
+
+TEST_F(ControllerTest, ADepartureThatTheLmCannotWriteIsReportedAgainThoughTheSessionStays) {
+  start("ar2");
+  snapshot({attached("ar2", 20, 1)});
+  access_.on_departure({mn(), "eth2", v1::DETACH_REASON_LINK_DOWN, std::chrono::steady_clock::now()});
+  lm_.detach_done[0](absl::UnavailableError("the disk is full"));
+  io_.run_one();  // the retry's timer
+  ASSERT_EQ(lm_.detaches.size(), 2U);
+  EXPECT_GT(lm_.detaches[1].sequence(), lm_.detaches[0].sequence());
+  EXPECT_EQ(lm_.detaches[1].generation().revision(), 20U);
+  lm_.detach_done[1](absl::UnavailableError("the disk is full"));
+  access_.on_arrival(arrival());
+  io_.run();
+  EXPECT_EQ(lm_.detaches.size(), 2U) << "it is here again";
 }
 
 TEST_F(ControllerTest, WhatIsLearntOfAnMnWhileItsAttachIsUnderWayFollows) {
