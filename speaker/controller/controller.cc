@@ -132,6 +132,8 @@ void Controller::on_snapshot(const LmClient::Snapshot& snapshot) {
     };
   }
 
+  injector_->raise_levels(welcome.preference_levels());
+
   // What is known of the planes outlives the session, and is acknowledged anew.
   auto previous = std::exchange(entries_, {});
   prefixes_of_mn_.clear();

@@ -26,6 +26,7 @@ class Speaker::Injector : public speaker::RouteInjector {
     ledger_.replace_all(levels);
     read_first_ = true;
   }
+  void raise_levels(std::uint32_t levels) override { ledger_.raise_levels(levels); }
   State state() const override { return State::kSynced; }
   std::string frr_version() const override { return "8.4.4"; }
 

@@ -103,8 +103,10 @@ class FakeInjector : public RouteInjector {
     all.clear();
     for (const auto& [p, level] : levels) all[p.to_string()] = level;
   }
+  void raise_levels(std::uint32_t levels) override { highest_level = levels; }
   State state() const override { return State::kSynced; }
   std::string frr_version() const override { return "8.4.4"; }
+  std::uint32_t highest_level = 0;
   std::map<std::string, std::uint32_t> all;
 
  private:
@@ -169,7 +171,7 @@ class ControllerTest : public ::testing::Test {
       node->set_uplink_sid(fmt::format("2001:db8:a{}::e", i));
       if (node->name() == self_) *snapshot.welcome.mutable_self() = *node;
     }
-    snapshot.welcome.set_preference_levels(8);
+    snapshot.welcome.set_preference_levels(levels_);
     snapshot.bindings = std::move(bindings);
     lm_.on_snapshot(snapshot);
   }
@@ -192,6 +194,7 @@ class ControllerTest : public ::testing::Test {
   FakeAccess access_{journal_};
   FakeInjector* injector_ = nullptr;
   std::string self_;
+  std::uint32_t levels_ = 8;
   std::unique_ptr<Controller> controller_;
 };
 
@@ -742,6 +745,14 @@ TEST_F(ControllerTest, ANewSnapshotAsksBgpdAgainWhenTheLevelHasRisen) {
   EXPECT_THAT(journal, Contains("watch 2001:db8:1000::/64 2001:db8:a3::1 104"));
   EXPECT_THAT(journal, Not(Contains("ack SUPERSEDED 2001:db8:1000::/64 at 4")));
   EXPECT_THAT(injector_->all, IsEmpty()) << "what has been withdrawn is not announced again";
+}
+
+TEST_F(ControllerTest, LevelsThatTheLmHasComeToKnowAreUsed) {
+  start("ar2");
+  snapshot({});
+  levels_ = 12;
+  snapshot({attached("ar2", 20, 12)});
+  EXPECT_EQ(injector_->highest_level, 12U);
 }
 
 TEST_F(ControllerTest, RecordsAfterAnInvalidWelcomeAreLeftAlone) {
