@@ -189,8 +189,8 @@ class Machine {
   };
   class Transaction;
 
-  // False: that run has ended. 0 stands for no run.
-  static bool accept_run(NodeState& at, std::uint64_t incarnation);
+  // A session of that run of its speaker has begun.
+  static void begin_run(NodeState& at, std::uint64_t incarnation);
   CallOrder take_call(NodeState& from, const std::string& mn_id, std::uint64_t incarnation, std::uint64_t sequence);
   absl::Status check_younger(const MobileNode& mn, const std::string& ar, SystemTime heard) const;
   absl::Status check_policy_allows(const v1::AttachRequest& request, const Rules& rules, const NodeState& here) const;

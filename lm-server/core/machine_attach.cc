@@ -12,8 +12,6 @@ using std::chrono::nanoseconds;
 
 constexpr std::size_t kLongestInterfaceName = 15;
 constexpr std::int64_t kOldestAgeSeconds = 366LL * 24 * 3600;
-// Of one AR's speaker, remembered so that their late calls are known.
-constexpr std::size_t kMostEndedRuns = 16;
 
 absl::StatusOr<nanoseconds> parse_age(const google::protobuf::Duration& age) {
   if (age.seconds() < 0 || age.nanos() < 0 || age.nanos() > 999'999'999 || age.seconds() > kOldestAgeSeconds) {
@@ -126,19 +124,10 @@ absl::Status check_link_layer_address(const std::string& field, const std::strin
   return absl::OkStatus();
 }
 
-bool Machine::accept_run(NodeState& at, std::uint64_t incarnation) {
-  auto& ended = at.ended_incarnations;
-  if (incarnation == at.incarnation || incarnation == 0) return true;
-  if (std::find(ended.begin(), ended.end(), incarnation) != ended.end()) return false;
-  if (at.incarnation != 0) ended.push_back(at.incarnation);
-  if (ended.size() > kMostEndedRuns) ended.pop_front();
-  at.incarnation = incarnation;
-  return true;
-}
-
 Machine::CallOrder Machine::take_call(NodeState& from, const std::string& mn_id, std::uint64_t incarnation,
                                       std::uint64_t sequence) {
-  if (!accept_run(from, incarnation)) return CallOrder::kStale;
+  const auto& ended = from.ended_incarnations;
+  if (std::find(ended.begin(), ended.end(), incarnation) != ended.end()) return CallOrder::kStale;
   const auto mn = mobile_nodes_.find(mn_id);
   if (mn == mobile_nodes_.end()) return CallOrder::kYounger;
   auto& last = mn->second.sequences[from.info.name()];
@@ -167,13 +156,15 @@ absl::Status Machine::check_policy_allows(const v1::AttachRequest& request, cons
                                                     "kedgectl policy set --mn ",
                                                     request.mn_id()));
   }
+  // Those that are here stay until they move.
+  if (is_attached_at(request.mn_id(), request.ar())) return absl::OkStatus();
   if (!rules.allows(request.ar())) {
     std::string allowed;
     for (const auto& ar : rules.allowed->allowed_ars()) absl::StrAppend(&allowed, allowed.empty() ? "" : ", ", ar);
     return absl::PermissionDeniedError(
         absl::StrCat("allowed_ars of mobile node ", request.mn_id(), " has ", allowed, ", not ", request.ar()));
   }
-  if (here.draining && !is_attached_at(request.mn_id(), request.ar())) {
+  if (here.draining) {
     return absl::FailedPreconditionError(
         absl::StrCat("access router ", request.ar(),
                      " is draining and takes no more mobile nodes, until kedgectl node "

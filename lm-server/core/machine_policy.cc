@@ -204,7 +204,13 @@ void Machine::apply_policy(Transaction& tx, const std::string& mn_id) {
   if (request.ar().empty()) return;
   const Rules rules = policies_.resolve(mn_id, request.ar());
   for (const auto& prefix : mn->second.prefixes) {
-    if (!is_detached(bindings_.at(prefix).binding)) replan(tx, tx.edit(prefix), rules);
+    const auto& binding = bindings_.at(prefix).binding;
+    if (!is_detached(binding)) {
+      replan(tx, tx.edit(prefix), rules);
+    } else if (rules.find_fixed(binding.prefix()) != nullptr) {
+      // It had ended, and is the MN's again.
+      move(tx, tx.edit(prefix), request, mn->second.heard, rules);
+    }
   }
   for (const auto& fixed : missing_fixed(rules)) {
     create(tx, *Ipv6Prefix::parse(fixed.prefix()), fixed.home_ar(), request, mn->second.heard, rules);

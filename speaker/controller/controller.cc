@@ -171,12 +171,14 @@ void Controller::on_snapshot(const LmClient::Snapshot& snapshot) {
   std::map<Ipv6Prefix, Route> routes;
   std::map<Ipv6Prefix, std::uint32_t> levels;
   for (auto& [prefix, entry] : entries_) {
+    const auto* own = own_holder(entry.record, config_.name);
+    // What FRR may announce is forwarded until it has withdrawn.
+    const bool may_announce = own != nullptr && own->advertises_preference() > 0;
     auto route = route_of(entry);
-    if (!route && !releasing(entry)) route = entry.programmed;
+    if (!route && (may_announce || !releasing(entry))) route = entry.programmed;
     if (route) routes[prefix] = *route;
 
     std::uint32_t level = 0;
-    const auto* own = own_holder(entry.record, config_.name);
     switch (entry.desired.anchoring.kind) {
       case Anchoring::Kind::kNone:
         break;
@@ -310,7 +312,9 @@ std::optional<Route> Controller::route_of(const Entry& entry) const {
     case Forwarding::Kind::kDeliver: {
       // The record's attachment describes the AR that the MN is attached to; an old anchor keeps what it has.
       if (!entry.record.attached_ar().empty() && entry.record.attached_ar() != config_.name) return entry.programmed;
-      if (entry.record.attached_ar().empty() && entry.programmed) return entry.programmed;
+      if (entry.record.attached_ar().empty() && (entry.programmed || entry.record.last_ar() != config_.name)) {
+        return entry.programmed;
+      }
       const auto& attachment = entry.record.attachment();
       const auto link_local = Ipv6Address::parse(attachment.link_local());
       const auto link_layer = LinkLayerAddress::parse(attachment.link_layer_address());

@@ -43,7 +43,10 @@ class Speaker::Injector : public speaker::RouteInjector {
       }
       auto [changes, met] = ledger_.plan(1000);
       round_ = std::move(changes);
-      for (const auto& [prefix, level] : met) on_committed(prefix, level);
+      for (const auto& [prefix, level] : met) {
+        speaker_.world_.adopted_static(speaker_.router_, prefix);
+        on_committed(prefix, level);
+      }
       return !round_.empty() || !met.empty();
     }
     if (!committed_) {

@@ -60,7 +60,11 @@ class Speaker : public speaker::LmClient,
   void refuse(const LinkLayerAddress&, std::chrono::milliseconds) override {}
   std::optional<SteadyTime> last_heard(const LinkLayerAddress& mn) const override;
   void probe(const LinkLayerAddress&) override {}
-  bool serves(const LinkLayerAddress& mn) const { return served_.contains(mn); }
+  // Where it serves the MN; nullopt: it does not.
+  std::optional<std::string> port_of(const LinkLayerAddress& mn) const {
+    const auto served = served_.find(mn);
+    return served == served_.end() ? std::nullopt : std::optional(served->second);
+  }
   bool hears(const LinkLayerAddress& mn, v1::Trigger trigger, bool guess, const std::string& interface);
   void link_up(const LinkLayerAddress& mn) { released_.erase(mn); }
   bool departed(const LinkLayerAddress& mn, v1::DetachReason reason);

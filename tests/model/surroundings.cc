@@ -1,6 +1,9 @@
 #include "tests/model/surroundings.h"
 
+#include <sys/timerfd.h>
 #include <time.h>
+
+#include <cerrno>
 
 #include "absl/status/status.h"
 #include "common/log.h"
@@ -28,6 +31,12 @@ void log_internal::write(LogLevel, std::string_view event, const Fields& fields)
 }
 
 }  // namespace kedge
+
+// Without it, Asio compares its timers with steady_clock at each poll.
+int timerfd_create(clockid_t, int) noexcept {
+  errno = ENOSYS;
+  return -1;
+}
 
 // Instead of the C++ library's: the executable's own definition comes first.
 std::chrono::steady_clock::time_point std::chrono::steady_clock::now() noexcept {

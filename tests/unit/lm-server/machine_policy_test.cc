@@ -130,6 +130,9 @@ TEST_F(MachinePolicyTest, AllowedAccessRoutersAndProfilesAreEnforced) {
   EXPECT_EQ(elsewhere.code(), absl::StatusCode::kPermissionDenied);
   EXPECT_THAT(std::string(elsewhere.message()), HasSubstr("allowed_ars"));
   EXPECT_EQ(h.binding(kPrefix).attached_ar(), "ar1");
+  policy.set_allowed_ars(0, "ar2");
+  set(mn_scope(kMn), policy);
+  EXPECT_TRUE(h.attach(attach_request("ar1", kMn, "access1")).status.ok()) << "it stays until it moves";
   v1::Policy closed;
   closed.set_serve_unknown(false);
   set(default_scope(), closed);
@@ -194,6 +197,17 @@ TEST_F(MachinePolicyTest, AFixedPrefixIsThereWhereverItsNodeIs) {
   h.advance(hours(5));
   ASSERT_NE(h.find(kFixed), nullptr);
   EXPECT_FALSE(h.binding(kFixed).has_free_at());
+}
+
+TEST_F(MachinePolicyTest, APrefixThatHasEndedIsUsedAtOnceWhenItBecomesFixed) {
+  set(mn_scope(kMn), mode_policy(v1::MODE_NOMADIC));
+  arrive("ar1");
+  arrive("ar2");
+  ASSERT_TRUE(h.binding(kPrefix).released());
+  set(mn_scope(kMn), fixed_policy(kPrefix));
+  EXPECT_EQ(h.binding(kPrefix).attached_ar(), "ar2");
+  EXPECT_EQ(h.binding(kPrefix).prefix_type(), v1::PREFIX_TYPE_FIXED);
+  EXPECT_FALSE(h.binding(kPrefix).released());
 }
 
 TEST_F(MachinePolicyTest, NomadicByPolicyEndsWhatIsAwayAndAssignsAtOnce) {

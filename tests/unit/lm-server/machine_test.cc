@@ -226,9 +226,11 @@ TEST_F(MachineTest, AnAttachThatArrivesTwiceMovesItsNodeOnce) {
 }
 
 TEST_F(MachineTest, CallsOfAnEarlierRunOfTheSpeakerAreStale) {
+  h.connect("ar1", 1);
   auto early = attach_request("ar1", kMn);
   early.set_sequence(5);
   ASSERT_TRUE(h.attach(early).status.ok());
+  h.connect("ar1", 2);
   auto request = attach_request("ar1", kMn, "access1");
   request.set_incarnation(2);
   request.set_sequence(1);
