@@ -170,7 +170,8 @@ class Machine {
     std::uint64_t incarnation = 0;
     std::deque<std::uint64_t> ended_incarnations;
   };
-  // How a call stands to those that the same AR has sent for the same MN.
+  // How a call stands to those of the same AR for the same MN that were taken: one that was refused leaves those that
+  // it has overtaken in force.
   enum class CallOrder {
     kYounger,
     // The last one once more.
@@ -191,7 +192,8 @@ class Machine {
 
   // A session of that run of its speaker has begun.
   static void begin_run(NodeState& at, std::uint64_t incarnation);
-  CallOrder take_call(NodeState& from, const std::string& mn_id, std::uint64_t incarnation, std::uint64_t sequence);
+  CallOrder order_of(const NodeState& from, const std::string& mn_id, std::uint64_t incarnation,
+                     std::uint64_t sequence) const;
   absl::Status check_younger(const MobileNode& mn, const std::string& ar, SystemTime heard) const;
   absl::Status check_policy_allows(const v1::AttachRequest& request, const Rules& rules, const NodeState& here) const;
   bool is_attached_at(const std::string& mn_id, const std::string& ar) const;

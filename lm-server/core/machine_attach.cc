@@ -124,18 +124,16 @@ absl::Status check_link_layer_address(const std::string& field, const std::strin
   return absl::OkStatus();
 }
 
-Machine::CallOrder Machine::take_call(NodeState& from, const std::string& mn_id, std::uint64_t incarnation,
-                                      std::uint64_t sequence) {
+Machine::CallOrder Machine::order_of(const NodeState& from, const std::string& mn_id, std::uint64_t incarnation,
+                                     std::uint64_t sequence) const {
   const auto& ended = from.ended_incarnations;
   if (std::find(ended.begin(), ended.end(), incarnation) != ended.end()) return CallOrder::kStale;
   const auto mn = mobile_nodes_.find(mn_id);
   if (mn == mobile_nodes_.end()) return CallOrder::kYounger;
-  auto& last = mn->second.sequences[from.info.name()];
-  const bool same_run = last.incarnation == incarnation;
-  if (same_run && sequence == last.sequence) return CallOrder::kRepeated;
-  if (same_run && sequence < last.sequence) return CallOrder::kStale;
-  last = {incarnation, sequence};
-  return CallOrder::kYounger;
+  const auto last = mn->second.sequences.find(from.info.name());
+  if (last == mn->second.sequences.end() || last->second.incarnation != incarnation) return CallOrder::kYounger;
+  if (sequence == last->second.sequence) return CallOrder::kRepeated;
+  return sequence < last->second.sequence ? CallOrder::kStale : CallOrder::kYounger;
 }
 
 absl::Status Machine::check_younger(const MobileNode& mn, const std::string& ar, SystemTime heard) const {
@@ -267,7 +265,7 @@ Output Machine::attach(const v1::AttachRequest& request, SystemTime now) {
         absl::StrCat("mobile node ", request.mn_id(), " is unknown; it becomes known by a router solicitation"));
     return output;
   }
-  const auto order = take_call(*here, request.mn_id(), request.incarnation(), request.sequence());
+  const auto order = order_of(*here, request.mn_id(), request.incarnation(), request.sequence());
   if (order == CallOrder::kStale) return refuse(overtaken(request), request, now);
   if (known != mobile_nodes_.end()) {
     if (auto s = check_younger(known->second, request.ar(), heard); !s.ok()) return refuse(std::move(s), request, now);
@@ -277,6 +275,7 @@ Output Machine::attach(const v1::AttachRequest& request, SystemTime now) {
   if (known != mobile_nodes_.end()) {
     const auto prefixes = movable(known->second, request.ar(), rules);
     if (is_repeated(prefixes, request)) {
+      known->second.sequences[request.ar()] = {request.incarnation(), request.sequence()};
       known->second.heard = std::max(known->second.heard, heard);
       Output output;
       output.generation = bindings_.at(prefixes.front()).binding.generation();
@@ -302,7 +301,7 @@ Output Machine::attach(const v1::AttachRequest& request, SystemTime now) {
   tx.output.generation = tx.generation();
   if (assignment.exhausted) tell_exhausted(tx.output, *here, request.mn_id(), now);
   MobileNode& mn = mobile_nodes_[request.mn_id()];
-  if (mn.prefixes.empty()) mn.sequences[request.ar()] = {request.incarnation(), request.sequence()};
+  mn.sequences[request.ar()] = {request.incarnation(), request.sequence()};
   mn.heard = heard;
   if (!mn.prefixes.empty()) count_move(tx, mn, request, rules);
   bring_along(tx, mn, request, heard, rules, assignment);
@@ -448,11 +447,11 @@ Output Machine::detach(const v1::DetachRequest& request, SystemTime now) {
     refusal.status = absl::NotFoundError(absl::StrCat("mobile node ", request.mn_id(), " is unknown"));
     return refusal;
   }
-  const auto order = take_call(*from, request.mn_id(), request.incarnation(), request.sequence());
-  if (order == CallOrder::kStale) {
+  if (order_of(*from, request.mn_id(), request.incarnation(), request.sequence()) == CallOrder::kStale) {
     refusal.stale = true;
     return refusal;
   }
+  mn->second.sequences[request.ar()] = {request.incarnation(), request.sequence()};
 
   Transaction tx(*this, now);
   tx.durability = Durability::kSync;

@@ -242,7 +242,7 @@ void Controller::on_snapshot(const LmClient::Snapshot& snapshot) {
   }
   for (auto& [mn, pending] : pending_detaches_) {
     pending.retry_after = kFirstRetry;
-    if (!pending.in_flight) send_detach(mn);
+    report_departure(mn);
   }
 }
 
@@ -535,6 +535,7 @@ bool Controller::leaving(const LinkLayerAddress& mn) const {
   const auto pending = pending_detaches_.find(mn);
   const auto prefixes = prefixes_of_mn_.find(mn.to_string());
   if (pending == pending_detaches_.end() || prefixes == prefixes_of_mn_.end()) return false;
+  if (pending_attaches_.contains(mn)) return false;
   return std::none_of(prefixes->second.begin(), prefixes->second.end(), [&](const Ipv6Prefix& prefix) {
     const auto& record = entries_.at(prefix).record;
     return record.attached_ar() == config_.name && compare(attached_since(record), pending->second.generation) > 0;
@@ -566,7 +567,7 @@ void Controller::refresh_mn(const std::string& mn_id) {
   const auto link_local = Ipv6Address::parse(attachment->link_local());
   if (!link_local.ok()) return;
   served_.insert(*mn);
-  pending_detaches_.erase(*mn);
+  if (!pending_attaches_.contains(*mn)) pending_detaches_.erase(*mn);
   access_.serve(*mn, *link_local, attachment->interface(), advertised);
 }
 
@@ -598,8 +599,6 @@ void Controller::start_attach(const Arrival& arrival) {
     access_.refuse(arrival.link_layer_address, kRefusalPause);
     return;
   }
-  // It is here again, whatever the LM has heard of its departure.
-  pending_detaches_.erase(arrival.link_layer_address);
   auto& pending = pending_attaches_[arrival.link_layer_address];
   if (pending.timer == nullptr) {
     pending.timer = std::make_shared<boost::asio::steady_timer>(executor_);
@@ -651,6 +650,8 @@ void Controller::attach_done(const LinkLayerAddress& mn, std::uint64_t sequence,
     attaches_ok_.Increment();
     attach_latency_.Observe(
         std::chrono::duration<double>(std::chrono::steady_clock::now() - pending.arrival.heard_at_steady).count());
+    // It is here again, whatever the LM has heard of its departure.
+    pending_detaches_.erase(mn);
     if (pending.changed) return send_attach(mn);
     pending_attaches_.erase(found);
     // No record follows when the LM has known of this attachment all the time.
@@ -662,6 +663,7 @@ void Controller::attach_done(const LinkLayerAddress& mn, std::uint64_t sequence,
     log_warning("attach_refused", "mn", mn, "error", status.ToString());
     access_.refuse(mn, kRefusalPause);
     pending_attaches_.erase(found);
+    report_departure(mn);
     return;
   }
   log_warning("attach_postponed", "mn", mn, "error", status.ToString(), "effect", "retrying");
@@ -701,6 +703,13 @@ void Controller::on_departure(const Departure& departure) {
   send_detach(mn);
 }
 
+void Controller::report_departure(const LinkLayerAddress& mn) {
+  const auto pending = pending_detaches_.find(mn);
+  // While it is not known whether it is here again, that goes first.
+  if (pending == pending_detaches_.end() || pending->second.in_flight || pending_attaches_.contains(mn)) return;
+  send_detach(mn);
+}
+
 void Controller::send_detach(const LinkLayerAddress& mn) {
   auto& pending = pending_detaches_.at(mn);
   v1::DetachRequest request;
@@ -727,10 +736,7 @@ void Controller::detach_done(const LinkLayerAddress& mn, std::uint64_t sequence,
   pending.in_flight = false;
   if (may_pass(status)) {
     log_warning("detach_postponed", "mn", mn, "error", status.ToString(), "effect", "retrying");
-    wait_to_retry(pending, [this, mn] {
-      const auto again = pending_detaches_.find(mn);
-      if (again != pending_detaches_.end() && !again->second.in_flight) send_detach(mn);
-    });
+    wait_to_retry(pending, [this, mn] { report_departure(mn); });
     return;
   }
   pending_detaches_.erase(found);

@@ -131,6 +131,8 @@ class Controller {
   void attach_done(const LinkLayerAddress& mn, std::uint64_t sequence, const absl::Status& status);
   // Its departure has been seen and is not answered yet, and no younger attachment here is known.
   bool leaving(const LinkLayerAddress& mn) const;
+  // Of an MN whose departure is pending.
+  void report_departure(const LinkLayerAddress& mn);
   void send_detach(const LinkLayerAddress& mn);
   void detach_done(const LinkLayerAddress& mn, std::uint64_t sequence, const absl::Status& status);
   // Calls `again` unless the timer is cancelled before, or the pending call that owns it is gone.

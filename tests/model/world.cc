@@ -423,9 +423,6 @@ bool World::call_arrives(std::size_t index) {
   const auto call = calls_[index];
   if (call->delivered) return false;
   call->delivered = true;
-  // An LM that does not know the MN remembers nothing of the call.
-  const auto& mobile = call->attach ? call->attach->mn_id() : call->detach->mn_id();
-  call->life = server_->up() && !server_->machine().bindings_of(mobile).empty() ? lm_life_ : 0;
   old_calls_.push_back(*call);
   old_calls_.back().done = nullptr;
   if (old_calls_.size() > kOldCalls) old_calls_.pop_front();
@@ -434,11 +431,8 @@ bool World::call_arrives(std::size_t index) {
     return true;
   }
   const auto reply = [call](const absl::Status& status) { call->answer = status; };
-  if (call->attach) {
-    lm_attach(*call->attach, reply);
-  } else {
-    lm_detach(*call->detach, reply);
-  }
+  const auto taken = call->attach ? lm_attach(*call->attach, reply) : lm_detach(*call->detach, reply);
+  if (taken.accepted) old_calls_.back().life = lm_life_;
   return true;
 }
 
@@ -488,11 +482,11 @@ bool World::call_is_repeated() {
   const Call call = old_calls_[static_cast<std::size_t>(random_.pick(static_cast<int>(old_calls_.size())))];
   trace("an old call arrives once more");
   const bool known = !server_->machine().bindings_of(call.attach ? call.attach->mn_id() : call.detach->mn_id()).empty();
-  const bool changed = call.attach ? lm_attach(*call.attach, nullptr) : lm_detach(*call.detach, nullptr);
+  const auto taken = call.attach ? lm_attach(*call.attach, nullptr) : lm_detach(*call.detach, nullptr);
   // One that was started since, or that has forgotten the MN, takes it for a new one.
   const bool fenced = call.incarnation == routers_[static_cast<std::size_t>(call.ar)].incarnation ||
                       ended_runs_.contains({call.ar, call.incarnation});
-  if (changed && known && call.life == lm_life_ && fenced) {
+  if (taken.changes && known && call.life == lm_life_ && fenced) {
     violated("no message with an old generation changes anything", "a repeated call did");
   }
   return true;
@@ -500,7 +494,7 @@ bool World::call_is_repeated() {
 
 // LM
 
-bool World::lm_attach(const v1::AttachRequest& request, Server::Reply reply) {
+World::Taken World::lm_attach(const v1::AttachRequest& request, Server::Reply reply) {
   auto output = server_->machine().attach(request, now_);
   trace("the LM takes {}'s attach {} of {}: {}, generation {}", request.ar(), request.sequence(), request.mn_id(),
         output.status.ToString(), output.generation.revision());
@@ -509,9 +503,9 @@ bool World::lm_attach(const v1::AttachRequest& request, Server::Reply reply) {
              "a refused attach did: " + request.ShortDebugString());
   }
   learn_bindings(request.mn_id());
-  const bool changed = output.commit.has_value();
+  const Taken taken{output.status.ok(), output.commit.has_value()};
   server_->submit(std::move(output), std::move(reply));
-  return changed;
+  return taken;
 }
 
 void World::learn_bindings(const std::string& mobile) {
@@ -522,7 +516,7 @@ void World::learn_bindings(const std::string& mobile) {
   }
 }
 
-bool World::lm_detach(const v1::DetachRequest& request, Server::Reply reply) {
+World::Taken World::lm_detach(const v1::DetachRequest& request, Server::Reply reply) {
   std::map<std::string, v1::Binding> before;
   for (const auto* binding : server_->machine().bindings_of(request.mn_id())) before[binding->prefix()] = *binding;
   auto output = server_->machine().detach(request, now_);
@@ -535,9 +529,9 @@ bool World::lm_detach(const v1::DetachRequest& request, Server::Reply reply) {
       violated("no message with an old generation changes anything", "a detach did: " + request.ShortDebugString());
     }
   }
-  const bool changed = output.commit.has_value();
+  const Taken taken{output.status.ok(), output.commit.has_value()};
   server_->submit(std::move(output), std::move(reply));
-  return changed;
+  return taken;
 }
 
 void World::lm_ack(const Session& session, const v1::Ack& ack) {
@@ -1132,6 +1126,7 @@ void World::come_to_rest() {
 
 void World::check_at_rest() {
   check();
+  for (auto& mobile : mobiles_) mobile.refused = mobile.refused && may_refuse(mobile);
   for (const auto& [prefix, known] : known_) {
     const auto* binding = server_->machine().find(prefix);
     const auto& mobile = mobiles_[static_cast<std::size_t>(known.mobile)];

@@ -62,7 +62,7 @@ struct Session {
 // A unary call.
 struct Call {
   int ar = 0;
-  // The life of the LM in which it arrived and the MN was known; 0: in none.
+  // The life of the LM in which it was accepted; 0: in none.
   std::uint64_t life = 0;
   std::uint64_t incarnation = 0;
   std::optional<v1::AttachRequest> attach;
@@ -116,7 +116,7 @@ class World {
     std::vector<int> links;
     // One of the two that each AR has.
     int port = 0;
-    // By the policy, at the AR where it sends.
+    // At the AR where it sends.
     bool refused = false;
   };
   struct Known {
@@ -174,9 +174,12 @@ class World {
   void time_passes(std::chrono::nanoseconds time);
   bool everything_that_is_under_way();
 
-  // Whether it changes anything.
-  bool lm_attach(const v1::AttachRequest& request, Server::Reply reply);
-  bool lm_detach(const v1::DetachRequest& request, Server::Reply reply);
+  struct Taken {
+    bool accepted = false;
+    bool changes = false;
+  };
+  Taken lm_attach(const v1::AttachRequest& request, Server::Reply reply);
+  Taken lm_detach(const v1::DetachRequest& request, Server::Reply reply);
   void learn_bindings(const std::string& mobile);
   v1::PolicyScope any_scope();
   v1::Policy any_policy(const v1::PolicyScope& scope);
@@ -208,6 +211,7 @@ class World {
   void check_mobile_at_rest(const Mobile& mobile);
   void check_follows_policy(const v1::Binding& binding);
   void check_counts();
+  // By what the operator has decided, or as the pool is used up.
   bool may_refuse(const Mobile& mobile) const;
 
   // What the reflector sends to it.
