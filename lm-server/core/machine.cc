@@ -11,9 +11,6 @@ namespace {
 // What is due together is done in portions, so that the server stays responsive.
 constexpr int kPrefixesPerTick = 256;
 
-// Of one AR's speaker, remembered so that their late calls are known.
-constexpr std::size_t kMostEndedRuns = 16;
-
 void sooner(std::optional<SystemTime>& due, SystemTime at) {
   if (!due || at < *due) due = at;
 }
@@ -41,7 +38,7 @@ Output Machine::session_up(const v1::Hello& hello, std::uint64_t session, System
     sessions_.erase(up->session);
   }
   up->session = session;
-  begin_run(*up, hello.incarnation());
+  up->incarnation = hello.incarnation();
   up->since = now;
   up->version = hello.version();
   up->health.Clear();
@@ -64,15 +61,6 @@ Output Machine::session_up(const v1::Hello& hello, std::uint64_t session, System
   *event.mutable_at() = to_proto(now);
   event.set_detail(hello.version());
   return output;
-}
-
-void Machine::begin_run(NodeState& at, std::uint64_t incarnation) {
-  auto& ended = at.ended_incarnations;
-  const std::uint64_t before = std::exchange(at.incarnation, incarnation);
-  if (before == incarnation) return;
-  std::erase(ended, incarnation);
-  if (before != 0) ended.push_back(before);
-  if (ended.size() > kMostEndedRuns) ended.pop_front();
 }
 
 Output Machine::session_down(std::uint64_t session, SystemTime now) {

@@ -166,9 +166,8 @@ class Machine {
     bool draining = false;
     // That no prefix is left has been told.
     bool exhausted = false;
-    // Runs of its speaker: the present one, and the last that have ended. What arrives from those is late.
+    // Of the run of its speaker that has opened the last session; 0: none has.
     std::uint64_t incarnation = 0;
-    std::deque<std::uint64_t> ended_incarnations;
   };
   // How a call stands to those of the same AR for the same MN that were taken: one that was refused leaves those that
   // it has overtaken in force.
@@ -190,9 +189,9 @@ class Machine {
   };
   class Transaction;
 
-  // A session of that run of its speaker has begun.
-  static void begin_run(NodeState& at, std::uint64_t incarnation);
-  CallOrder order_of(const NodeState& from, const std::string& mn_id, std::uint64_t incarnation,
+  // Unavailable: a call of a run of the speaker that has ended, or whose session is still to come.
+  static absl::Status check_run(const NodeState& at, std::uint64_t incarnation);
+  CallOrder order_of(const std::string& ar, const std::string& mn_id, std::uint64_t incarnation,
                      std::uint64_t sequence) const;
   absl::Status check_younger(const MobileNode& mn, const std::string& ar, SystemTime heard) const;
   absl::Status check_policy_allows(const v1::AttachRequest& request, const Rules& rules, const NodeState& here) const;

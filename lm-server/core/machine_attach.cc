@@ -124,13 +124,17 @@ absl::Status check_link_layer_address(const std::string& field, const std::strin
   return absl::OkStatus();
 }
 
-Machine::CallOrder Machine::order_of(const NodeState& from, const std::string& mn_id, std::uint64_t incarnation,
+absl::Status Machine::check_run(const NodeState& at, std::uint64_t incarnation) {
+  if (at.incarnation == 0 || at.incarnation == incarnation) return absl::OkStatus();
+  return absl::UnavailableError(absl::StrCat("run ", incarnation, " of ", at.info.name(),
+                                             "'s speaker has no session: the last one is of run ", at.incarnation));
+}
+
+Machine::CallOrder Machine::order_of(const std::string& ar, const std::string& mn_id, std::uint64_t incarnation,
                                      std::uint64_t sequence) const {
-  const auto& ended = from.ended_incarnations;
-  if (std::find(ended.begin(), ended.end(), incarnation) != ended.end()) return CallOrder::kStale;
   const auto mn = mobile_nodes_.find(mn_id);
   if (mn == mobile_nodes_.end()) return CallOrder::kYounger;
-  const auto last = mn->second.sequences.find(from.info.name());
+  const auto last = mn->second.sequences.find(ar);
   if (last == mn->second.sequences.end() || last->second.incarnation != incarnation) return CallOrder::kYounger;
   if (sequence == last->second.sequence) return CallOrder::kRepeated;
   return sequence < last->second.sequence ? CallOrder::kStale : CallOrder::kYounger;
@@ -250,9 +254,11 @@ Machine::Assignment Machine::assign(const std::string& mn_id, const std::string&
 Output Machine::attach(const v1::AttachRequest& request, SystemTime now) {
   NodeState* here = node(request.ar());
   if (here == nullptr) return refuse(unknown_access_router(request.ar()), request, now);
-  if (auto s = check_attach(request); !s.ok()) {
+  auto may_count = check_attach(request);
+  if (may_count.ok()) may_count = check_run(*here, request.incarnation());
+  if (!may_count.ok()) {
     Output output;
-    output.status = std::move(s);
+    output.status = std::move(may_count);
     return output;
   }
   const SystemTime heard = now - *parse_age(request.age());
@@ -265,7 +271,7 @@ Output Machine::attach(const v1::AttachRequest& request, SystemTime now) {
         absl::StrCat("mobile node ", request.mn_id(), " is unknown; it becomes known by a router solicitation"));
     return output;
   }
-  const auto order = order_of(*here, request.mn_id(), request.incarnation(), request.sequence());
+  const auto order = order_of(request.ar(), request.mn_id(), request.incarnation(), request.sequence());
   if (order == CallOrder::kStale) return refuse(overtaken(request), request, now);
   if (known != mobile_nodes_.end()) {
     if (auto s = check_younger(known->second, request.ar(), heard); !s.ok()) return refuse(std::move(s), request, now);
@@ -433,10 +439,9 @@ Output Machine::detach(const v1::DetachRequest& request, SystemTime now) {
     refusal.status = unknown_access_router(request.ar());
     return refusal;
   }
-  if (auto s = check_link_layer_address("mn_id", request.mn_id()); !s.ok()) {
-    refusal.status = std::move(s);
-    return refusal;
-  }
+  refusal.status = check_link_layer_address("mn_id", request.mn_id());
+  if (refusal.status.ok()) refusal.status = check_run(*from, request.incarnation());
+  if (!refusal.status.ok()) return refusal;
   const auto age = parse_age(request.age());
   if (!age.ok()) {
     refusal.status = age.status();
@@ -447,7 +452,7 @@ Output Machine::detach(const v1::DetachRequest& request, SystemTime now) {
     refusal.status = absl::NotFoundError(absl::StrCat("mobile node ", request.mn_id(), " is unknown"));
     return refusal;
   }
-  if (order_of(*from, request.mn_id(), request.incarnation(), request.sequence()) == CallOrder::kStale) {
+  if (order_of(request.ar(), request.mn_id(), request.incarnation(), request.sequence()) == CallOrder::kStale) {
     refusal.stale = true;
     return refusal;
   }

@@ -355,9 +355,7 @@ bool World::lm_receives(Session& session) {
   }
   if (!message.has_hello()) return true;
   session.id = ++last_session_;
-  auto& run = present_runs_[session.ar];
-  if (run != 0 && run != session.incarnation) ended_runs_.emplace(session.ar, run);
-  run = session.incarnation;
+  present_runs_[session.ar] = session.incarnation;
   trace("the LM welcomes {} with session {}", name, session.id);
   auto output = server_->machine().session_up(message.hello(), session.id, now_);
   if (const auto old = session_of_id_.extract(output.replaced_session)) old.mapped()->broken = true;
@@ -432,7 +430,9 @@ bool World::call_arrives(std::size_t index) {
   }
   const auto reply = [call](const absl::Status& status) { call->answer = status; };
   const auto taken = call->attach ? lm_attach(*call->attach, reply) : lm_detach(*call->detach, reply);
-  if (taken.accepted) old_calls_.back().life = lm_life_;
+  const auto run = present_runs_.find(call->ar);
+  const bool has_session = run != present_runs_.end() && run->second == call->incarnation;
+  if (taken.accepted && has_session) old_calls_.back().life = lm_life_;
   return true;
 }
 
@@ -484,9 +484,7 @@ bool World::call_is_repeated() {
   const bool known = !server_->machine().bindings_of(call.attach ? call.attach->mn_id() : call.detach->mn_id()).empty();
   const auto taken = call.attach ? lm_attach(*call.attach, nullptr) : lm_detach(*call.detach, nullptr);
   // One that was started since, or that has forgotten the MN, takes it for a new one.
-  const bool fenced = call.incarnation == routers_[static_cast<std::size_t>(call.ar)].incarnation ||
-                      ended_runs_.contains({call.ar, call.incarnation});
-  if (taken.changes && known && call.life == lm_life_ && fenced) {
+  if (taken.changes && known && call.life == lm_life_) {
     violated("no message with an old generation changes anything", "a repeated call did");
   }
   return true;
@@ -590,7 +588,6 @@ bool World::lm_starts() {
   trace("the LM starts");
   ++lm_life_;
   present_runs_.clear();
-  ended_runs_.clear();
   if (has_operator_ && random_.pick(4) == 0) settings_.preference_levels = std::max(settings_.preference_levels, 8U);
   server_->configure_levels(settings_.preference_levels);
   server_->start(now_);
@@ -979,8 +976,6 @@ void World::check_settled(const Ipv6Prefix& prefix, const v1::Binding& binding) 
 // Redirects only lead to younger ones, and to an AR that delivers. Packets for an MN that was detached for good since
 // then are lost: nothing is promised for them.
 void World::check_chains(const Ipv6Prefix& prefix, const Known& known) {
-  // docs/model.md, "What it found": the LM may have forgotten what a new speaker has to begin with.
-  if (power_failed_ && speaker_died_) return;
   for (std::size_t i = 0; i < routers_.size(); ++i) {
     const auto* kernel = kernel_of(static_cast<int>(i), prefix);
     if (kernel == nullptr || kernel->route.kind != Kind::kRedirect) continue;

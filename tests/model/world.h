@@ -62,7 +62,7 @@ struct Session {
 // A unary call.
 struct Call {
   int ar = 0;
-  // The life of the LM in which it was accepted; 0: in none.
+  // The life of the LM in which it was accepted in a session; 0: in none.
   std::uint64_t life = 0;
   std::uint64_t incarnation = 0;
   std::optional<v1::AttachRequest> attach;
@@ -249,9 +249,8 @@ class World {
   bool power_failed_ = false;
   bool speaker_died_ = false;
   std::uint64_t lm_life_ = 1;
-  // As the present LM has heard of them: ar and incarnation.
+  // Incarnations, as the present LM has heard of them.
   std::map<int, std::uint64_t> present_runs_;
-  std::set<std::pair<int, std::uint64_t>> ended_runs_;
   v1::Generation last_generation_;
   // Since BGP was last seen to have converged, in planned operation.
   std::chrono::nanoseconds bgp_lag_{};
