@@ -307,6 +307,8 @@ std::optional<Route> Controller::route_of(const Entry& entry) const {
     case Forwarding::Kind::kNone:
       return std::nullopt;
     case Forwarding::Kind::kUnreachable:
+      // What is only kept is what the kernel has: the LM may have heard of something older.
+      if (entry.record.state() != v1::BINDING_STATE_DETACHED && entry.programmed) return entry.programmed;
       route.kind = Route::Kind::kUnreachable;
       return route;
     case Forwarding::Kind::kDeliver: {
@@ -328,7 +330,6 @@ std::optional<Route> Controller::route_of(const Entry& entry) const {
     }
     case Forwarding::Kind::kRedirect: {
       if (!config_.redirection) return entry.superseded ? std::nullopt : entry.programmed;
-      // What is only kept is what the kernel has: the LM may have heard of something older.
       if (!attached_delivers(entry.record)) return entry.programmed;
       const auto node = nodes_.find(entry.desired.forwarding.redirect_to);
       if (node == nodes_.end()) return entry.programmed;

@@ -569,7 +569,6 @@ bool World::lm_dies() {
   if (!server_->up()) return false;
   const bool power_failure = random_.pick(2) == 0;
   trace("the LM dies{}", power_failure ? " by a power failure" : "");
-  power_failed_ = power_failed_ || power_failure;
   server_->crash(power_failure, random_);
   // What was not on disk has not been told either.
   for (auto& [prefix, known] : known_) known.generation.Clear();
@@ -850,12 +849,6 @@ bool World::kernel_is_repaired(Router& router) {
 bool World::speaker_dies(Router& router) {
   if (router.speaker == nullptr) return false;
   trace("{}'s speaker dies", router.name);
-  speaker_died_ = true;
-  // Its next life knows a deliver route for an MN that is elsewhere by now only from the kernel, where it does not
-  // look.
-  for (auto& [prefix, known] : known_) {
-    if (router.kernel.contains(prefix)) known.ended = last_generation_;
-  }
   router.speaker.reset();
   router.confirmed.clear();
   for (const auto& session : sessions_) {
@@ -1113,7 +1106,6 @@ void World::come_to_rest() {
   for (auto& mobile : mobiles_) {
     if (mobile.links.size() > 1) mobile.links.erase(mobile.links.begin(), mobile.links.end() - 1);
   }
-  power_failed_ = speaker_died_ = false;
   check_at_rest();
   kernel_failures_ = kernel_failures;
   resting_ = false;

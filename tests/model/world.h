@@ -245,9 +245,6 @@ class World {
   std::vector<Router> routers_;
   std::vector<Mobile> mobiles_;
   std::vector<std::shared_ptr<Session>> sessions_;
-  // Since the last rest.
-  bool power_failed_ = false;
-  bool speaker_died_ = false;
   std::uint64_t lm_life_ = 1;
   // Incarnations, as the present LM has heard of them.
   std::map<int, std::uint64_t> present_runs_;

@@ -792,6 +792,19 @@ TEST_F(ControllerTest, KeepsWhatTheKernelHasThoughTheLmRemembersSomethingOlder) 
   EXPECT_THAT(take(), Not(Contains(::testing::StartsWith("kernel"))));
 }
 
+TEST_F(ControllerTest, KeepsDeliveringThoughTheLmRemembersThatItWasUnreachableHere) {
+  start("ar2");
+  auto route = Route{};
+  route.kind = Route::Kind::kDeliver;
+  route.interface = "eth2";
+  forwarding_.left[prefix()] = route;
+  auto binding = attached("ar3", 20, 1);
+  holder(binding, "ar2")->set_unreachable(true);
+  snapshot({binding});
+  EXPECT_THAT(take(), Not(Contains("kernel 2001:db8:1000::/64 unreachable")));
+  EXPECT_THAT(forwarding_.all["2001:db8:1000::/64"], ::testing::StartsWith("deliver"));
+}
+
 TEST_F(ControllerTest, ARouteThatTheKernelGoesOnTryingIsReplacedByTheOneWantedNow) {
   start("ar1");
   snapshot({attached("ar1", 10, 0)});
