@@ -702,23 +702,38 @@ void World::set_static(Router& router, const Ipv6Prefix& prefix, std::uint32_t l
 void World::asked_to_withdraw(Router& router, const Ipv6Prefix& prefix, const v1::Binding& record) {
   const int self = ar_of(router.name);
   if (!planned_ || static_of(self, prefix) == 0 || record.attached_ar().empty()) return;
-  if (record.attached_ar() == router.name) {
-    // What is left would beat the aggregate.
-    if (record.home_ar() != router.name) return;
-    // All levels are used up: nobody announces, until all have withdrawn.
-    if (lm::highest_other_preference(record, router.name) >= settings_.preference_levels) return;
-    for (std::size_t i = 0; i < routers_.size(); ++i) {
-      // One that announces above it belongs to a later move.
-      const auto level = static_of(static_cast<int>(i), prefix);
-      if (static_cast<int>(i) != self && level > 0 && level < static_of(self, prefix)) {
-        violated("the home AR withdraws last", picture(prefix));
-      }
+  if (record.attached_ar() != router.name) {
+    if (record.preference() > 0 && best_path(self, prefix).ar != ar_of(record.attached_ar())) {
+      violated("an old anchor withdraws only when its own bgpd prefers the new one",
+               router.name + " " + picture(prefix));
     }
-    return;
+  } else if (record.home_ar() == router.name) {
+    home_withdraws(self, prefix, record);
+  } else {
+    anchor_gives_up(self, prefix, record);
   }
-  if (record.preference() == 0) return;
-  if (best_path(self, prefix).ar != ar_of(record.attached_ar())) {
-    violated("an old anchor withdraws only when its own bgpd prefers the new one", router.name + " " + picture(prefix));
+}
+
+void World::home_withdraws(int self, const Ipv6Prefix& prefix, const v1::Binding& record) {
+  // All levels are used up: nobody announces, until all have withdrawn.
+  if (lm::highest_other_preference(record, record.home_ar()) >= settings_.preference_levels) return;
+  for (std::size_t i = 0; i < routers_.size(); ++i) {
+    // What is left would beat the aggregate. One that announces above it belongs to a later move.
+    const auto level = static_of(static_cast<int>(i), prefix);
+    if (static_cast<int>(i) != self && level > 0 && level < static_of(self, prefix)) {
+      violated("the home AR withdraws last", picture(prefix));
+    }
+  }
+}
+
+void World::anchor_gives_up(int self, const Ipv6Prefix& prefix, const v1::Binding& record) {
+  const bool is_anchor = static_of(self, prefix) > lm::highest_other_preference(record, record.attached_ar());
+  if (record.mode() != v1::MODE_REDIRECT || !is_anchor) return;
+  const auto* home = kernel_of(ar_of(record.home_ar()), prefix);
+  const bool later_move = home != nullptr && lm::compare(home->generation, record.generation()) > 0;
+  const bool redirects = home != nullptr && home->route.kind == Kind::kRedirect && ar_of(home->route.segment) == self;
+  if (!redirects && !later_move) {
+    violated("an anchor gives its prefix up to a home AR that redirects to it", picture(prefix));
   }
 }
 

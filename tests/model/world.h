@@ -199,6 +199,8 @@ class World {
   // It was there from before, and shall be.
   void adopted_static(Router& router, const Ipv6Prefix& prefix) { router.stale.erase(prefix); }
   void asked_to_withdraw(Router& router, const Ipv6Prefix& prefix, const v1::Binding& record);
+  void home_withdraws(int self, const Ipv6Prefix& prefix, const v1::Binding& record);
+  void anchor_gives_up(int self, const Ipv6Prefix& prefix, const v1::Binding& record);
 
   void check();
   void check_binding(const Ipv6Prefix& prefix, Known& known);
