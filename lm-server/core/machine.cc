@@ -39,6 +39,7 @@ Output Machine::session_up(const v1::Hello& hello, std::uint64_t session, System
     sessions_.erase(up->session);
   }
   up->session = session;
+  up->incarnation = hello.incarnation();
   up->since = now;
   up->version = hello.version();
   up->health.Clear();

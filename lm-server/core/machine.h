@@ -185,6 +185,16 @@ class Machine {
     bool draining = false;
     // That no prefix is left has been told.
     bool exhausted = false;
+    // Of the run of its speaker that has opened the last session; 0: none has.
+    std::uint64_t incarnation = 0;
+  };
+  // How a call stands to those of the same AR for the same MN that were taken: one that was refused leaves those that
+  // it has overtaken in force.
+  enum class CallOrder {
+    kYounger,
+    // The last one once more.
+    kRepeated,
+    kStale,
   };
   // What an MN gets at an AR beside what it brings along.
   struct Assignment {
@@ -198,8 +208,10 @@ class Machine {
   };
   class Transaction;
 
-  absl::Status check_sequence(const std::string& ar, const std::string& mn_id, std::uint64_t incarnation,
-                              std::uint64_t sequence);
+  // Unavailable: a call of a run of the speaker that has ended, or whose session is still to come.
+  static absl::Status check_run(const NodeState& at, std::uint64_t incarnation);
+  CallOrder order_of(const std::string& ar, const std::string& mn_id, std::uint64_t incarnation,
+                     std::uint64_t sequence) const;
   absl::Status check_younger(const MobileNode& mn, const std::string& ar, SystemTime heard) const;
   absl::Status check_policy_allows(const v1::AttachRequest& request, const Rules& rules, const NodeState& here) const;
   bool is_attached_at(const std::string& mn_id, const std::string& ar) const;
@@ -255,6 +267,10 @@ class Machine {
   // Draws every conclusion from the record as it stands.
   void advance(Transaction& tx, Entry& entry);
   void settle_preference(Transaction& tx, Entry& entry);
+  // Whether the attached AR has to announce the prefix by BGP in the present generation.
+  bool has_to_announce(const v1::Binding& binding) const;
+  // Another AR than the attached one may announce the prefix, and its speaker has (`connected`) a session or has none.
+  bool another_announces(const v1::Binding& binding, bool connected) const;
   void release_holders(Transaction& tx, Entry& entry);
 
   void run_timer(Transaction& tx, Entry& entry);

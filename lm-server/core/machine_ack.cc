@@ -175,32 +175,46 @@ void Machine::advance(Transaction& tx, Entry& entry) {
   set_timer(*Ipv6Prefix::parse(binding.prefix()), entry, due_of(entry));
 }
 
+bool Machine::another_announces(const v1::Binding& binding, bool connected) const {
+  return std::any_of(binding.holders().begin(), binding.holders().end(), [&](const v1::Holder& holder) {
+    return holder.ar() != binding.attached_ar() && holder.advertises_preference() > 0 &&
+           (nodes_.at(holder.ar()).session != 0) == connected;
+  });
+}
+
+bool Machine::has_to_announce(const v1::Binding& binding) const {
+  if (anchored_by_bgp(binding)) return true;
+  const std::uint32_t others = highest_other_preference(binding, binding.attached_ar());
+  // Whatever is left of an earlier anchor would beat the aggregate.
+  if (!is_away(binding)) return others > 0;
+  // RFC 8818, 4.2: the home AR is the anchor. An AR that was it until now withdraws, if it is the attached one only when
+  // what then goes to the home AR is redirected to it. Whoever cannot be told to withdraw is beaten.
+  const bool is_anchor = find_holder(binding, binding.attached_ar())->advertises_preference() > others;
+  const bool redirected = follows(binding, *find_holder(binding, binding.home_ar()));
+  return (is_anchor && !redirected) || another_announces(binding, false);
+}
+
 void Machine::settle_preference(Transaction& tx, Entry& entry) {
   v1::Binding& binding = entry.binding;
-  if (binding.mode() != v1::MODE_RELOCATE) return;
   v1::Holder& attached = *find_holder(binding, binding.attached_ar());
   const std::uint32_t others = highest_other_preference(binding, attached.ar());
-  const std::uint32_t levels = settings_.preference_levels;
   std::uint32_t preference = binding.preference();
 
-  if (preference == 0) {
-    const bool nobody_announces = others == 0 && attached.advertises_preference() == 0;
-    if (is_away(binding) && nobody_announces) preference = 1;
-  } else if (others >= preference) {
-    preference = others < levels ? others + 1 : 0;
-  } else {
+  // Another generation, so that nothing counts that was said of a lower level: more is announced than was known...
+  if (preference > 0 && others >= preference) return begin_generation(tx, entry);
+  if (another_announces(binding, true)) return;
+  // ... or by one whose speaker is away, and which therefore does not withdraw.
+  if (preference == 0 && others > 0 && others < settings_.preference_levels) return begin_generation(tx, entry);
+  if (preference > 0) {
     // RFC 8818, 4.3: "the old anchor withdraws the /64 and the new anchor injects it". What is left to announce is as
     // little as possible: nothing at home, the lowest level elsewhere, so that the levels last.
-    const bool others_are_done = std::none_of(binding.holders().begin(), binding.holders().end(), [&](const auto& h) {
-      return h.ar() != attached.ar() && h.advertises_preference() > 0 && node(h.ar())->session != 0;
-    });
-    if (others_are_done) preference = std::min(preference, !is_away(binding) && others == 0 ? 0 : others + 1);
+    preference = std::min(preference, has_to_announce(binding) ? others + 1 : 0);
+  } else if (anchored_by_bgp(binding) && others == 0 && attached.advertises_preference() == 0) {
+    preference = 1;
   }
   if (preference == binding.preference()) return;
-  if (preference == 0 || preference > binding.preference()) {
-    if (is_away(binding)) {
-      for (auto& holder : *binding.mutable_holders()) holder.set_superseded(false);
-    }
+  if (is_away(binding) && preference == 0) {
+    for (auto& holder : *binding.mutable_holders()) holder.set_superseded(false);
   }
   binding.set_preference(preference);
   attached.set_advertises_preference(std::max(attached.advertises_preference(), preference));

@@ -102,11 +102,18 @@ const char* reason_name(v1::DetachReason reason) {
   }
 }
 
-// `generation` is the latest that the AR knew of any of the MN's prefixes: each may have had newer ones of its own
-// since it was attached, as its mode or its level changed.
+// `generation` is the latest that the AR knew of any of the MN's prefixes: each may have had newer ones of its own since
+// it was attached, as its mode or its level changed.
 bool means_this_attachment(const v1::Binding& binding, const v1::Generation& generation) {
-  const auto& began = is_none(binding.attachment_generation()) ? binding.generation() : binding.attachment_generation();
+  const auto& began =
+      is_none(binding.attachment_generation()) ? binding.generation() : binding.attachment_generation();
   return compare(began, generation) <= 0;
+}
+
+absl::Status overtaken(const v1::AttachRequest& request) {
+  return absl::FailedPreconditionError(absl::StrCat("stale: attach ", request.sequence(), " of run ",
+                                                    request.incarnation(), " of ", request.ar(), "'s speaker for ",
+                                                    request.mn_id(), " comes after younger ones"));
 }
 
 SystemTime idle_since(const v1::Binding& binding) {
@@ -139,17 +146,20 @@ absl::Status check_link_layer_address(const std::string& field, const std::strin
   return absl::OkStatus();
 }
 
-absl::Status Machine::check_sequence(const std::string& ar, const std::string& mn_id, std::uint64_t incarnation,
-                                     std::uint64_t sequence) {
+absl::Status Machine::check_run(const NodeState& at, std::uint64_t incarnation) {
+  if (at.incarnation == 0 || at.incarnation == incarnation) return absl::OkStatus();
+  return absl::UnavailableError(absl::StrCat("run ", incarnation, " of ", at.info.name(),
+                                             "'s speaker has no session: the last one is of run ", at.incarnation));
+}
+
+Machine::CallOrder Machine::order_of(const std::string& ar, const std::string& mn_id, std::uint64_t incarnation,
+                                     std::uint64_t sequence) const {
   const auto mn = mobile_nodes_.find(mn_id);
-  if (mn == mobile_nodes_.end()) return absl::OkStatus();
-  auto& last = mn->second.sequences[ar];
-  if (last.incarnation == incarnation && sequence < last.sequence) {
-    return absl::FailedPreconditionError(absl::StrCat("stale: ", ar, " has sent sequence ", last.sequence, " for ",
-                                                      mn_id, " already, this is ", sequence));
-  }
-  last = {incarnation, sequence};
-  return absl::OkStatus();
+  if (mn == mobile_nodes_.end()) return CallOrder::kYounger;
+  const auto last = mn->second.sequences.find(ar);
+  if (last == mn->second.sequences.end() || last->second.incarnation != incarnation) return CallOrder::kYounger;
+  if (sequence == last->second.sequence) return CallOrder::kRepeated;
+  return sequence < last->second.sequence ? CallOrder::kStale : CallOrder::kYounger;
 }
 
 absl::Status Machine::check_younger(const MobileNode& mn, const std::string& ar, SystemTime heard) const {
@@ -170,6 +180,8 @@ absl::Status Machine::check_policy_allows(const v1::AttachRequest& request, cons
                                                     "kedgectl policy set --mn ",
                                                     request.mn_id()));
   }
+  // Those that are here stay until they move.
+  if (is_attached_at(request.mn_id(), request.ar())) return absl::OkStatus();
   if (!rules.allows(request.ar())) {
     std::string allowed;
     for (const auto& ar : rules.allowed->allowed_ars()) absl::StrAppend(&allowed, allowed.empty() ? "" : ", ", ar);
@@ -177,8 +189,7 @@ absl::Status Machine::check_policy_allows(const v1::AttachRequest& request, cons
         absl::StrCat("allowed_ars of mobile node ", request.mn_id(), " has ", allowed, ", not ", request.ar()));
   }
   // What is served there already stays.
-  const bool stays = is_attached_at(request.mn_id(), request.ar()) || request.trigger() == v1::TRIGGER_RECOVERY;
-  if (here.draining && !stays) {
+  if (here.draining && request.trigger() != v1::TRIGGER_RECOVERY) {
     return absl::FailedPreconditionError(
         absl::StrCat("access router ", request.ar(),
                      " is draining and takes no more mobile nodes, until kedgectl node "
@@ -273,9 +284,11 @@ Machine::Assignment Machine::assign(const std::string& mn_id, const std::string&
 Output Machine::attach(const v1::AttachRequest& request, SystemTime now) {
   NodeState* here = node(request.ar());
   if (here == nullptr) return refuse(unknown_access_router(request.ar()), request, now);
-  if (auto s = check_attach(request); !s.ok()) {
+  auto may_count = check_attach(request);
+  if (may_count.ok()) may_count = check_run(*here, request.incarnation());
+  if (!may_count.ok()) {
     Output output;
-    output.status = std::move(s);
+    output.status = std::move(may_count);
     return output;
   }
   const SystemTime heard = now - *parse_age(request.age());
@@ -289,9 +302,8 @@ Output Machine::attach(const v1::AttachRequest& request, SystemTime now) {
         absl::StrCat("mobile node ", request.mn_id(), " is unknown; it becomes known by a router solicitation"));
     return output;
   }
-  if (auto s = check_sequence(request.ar(), request.mn_id(), request.incarnation(), request.sequence()); !s.ok()) {
-    return refuse(std::move(s), request, now);
-  }
+  const auto order = order_of(request.ar(), request.mn_id(), request.incarnation(), request.sequence());
+  if (order == CallOrder::kStale) return refuse(overtaken(request), request, now);
   if (known != mobile_nodes_.end()) {
     if (auto s = check_younger(known->second, request.ar(), heard); !s.ok()) {
       if (auto adopted = recovery ? adopt_elsewhere(request, now) : std::nullopt) return std::move(*adopted);
@@ -306,12 +318,15 @@ Output Machine::attach(const v1::AttachRequest& request, SystemTime now) {
   if (known != mobile_nodes_.end()) {
     const auto prefixes = movable(known->second, request.ar(), rules);
     if (is_repeated(prefixes, request)) {
+      known->second.sequences[request.ar()] = {request.incarnation(), request.sequence()};
       known->second.heard = std::max(known->second.heard, heard);
       Output output;
       output.generation = bindings_.at(prefixes.front()).binding.generation();
       return output;
     }
   }
+  // It was answered before, and things have changed since.
+  if (order == CallOrder::kRepeated) return refuse(overtaken(request), request, now);
 
   // RFC 8818, 4.3: the MN keeps the prefixes that it has and, at a new AR, gets one of that AR as well.
   const Assignment assignment = assign(request.mn_id(), request.ar(), rules, now);
@@ -479,7 +494,7 @@ void Machine::begin_generation(Transaction& tx, Entry& entry) {
     holder.set_releasing(false);
   }
   v1::Holder& attached = *find_holder(binding, binding.attached_ar());
-  binding.set_preference(winning_preference(binding, settings_.preference_levels));
+  binding.set_preference(has_to_announce(binding) ? winning_preference(binding, settings_.preference_levels) : 0);
   attached.set_advertises_preference(std::max(attached.advertises_preference(), binding.preference()));
   entry.progress.clear();
   tx.durability = Durability::kSync;
@@ -489,14 +504,14 @@ void Machine::begin_generation(Transaction& tx, Entry& entry) {
 
 Output Machine::detach(const v1::DetachRequest& request, SystemTime now) {
   Output refusal;
-  if (node(request.ar()) == nullptr) {
+  NodeState* from = node(request.ar());
+  if (from == nullptr) {
     refusal.status = unknown_access_router(request.ar());
     return refusal;
   }
-  if (auto s = check_link_layer_address("mn_id", request.mn_id()); !s.ok()) {
-    refusal.status = std::move(s);
-    return refusal;
-  }
+  refusal.status = check_link_layer_address("mn_id", request.mn_id());
+  if (refusal.status.ok()) refusal.status = check_run(*from, request.incarnation());
+  if (!refusal.status.ok()) return refusal;
   const auto age = parse_age(request.age());
   if (!age.ok()) {
     refusal.status = age.status();
@@ -507,10 +522,11 @@ Output Machine::detach(const v1::DetachRequest& request, SystemTime now) {
     refusal.status = absl::NotFoundError(absl::StrCat("mobile node ", request.mn_id(), " is unknown"));
     return refusal;
   }
-  if (!check_sequence(request.ar(), request.mn_id(), request.incarnation(), request.sequence()).ok()) {
+  if (order_of(request.ar(), request.mn_id(), request.incarnation(), request.sequence()) == CallOrder::kStale) {
     refusal.stale = true;
     return refusal;
   }
+  mn->second.sequences[request.ar()] = {request.incarnation(), request.sequence()};
 
   Transaction tx(*this, now);
   tx.durability = Durability::kSync;

@@ -44,12 +44,11 @@ std::uint32_t highest_other_preference(const v1::Binding& binding, const std::st
   return highest;
 }
 
+bool anchored_by_bgp(const v1::Binding& binding) { return binding.mode() == v1::MODE_RELOCATE && is_away(binding); }
+
 std::uint32_t winning_preference(const v1::Binding& binding, std::uint32_t levels) {
-  // RFC 8818, 4.2: the anchor stays where it is.
-  if (binding.mode() != v1::MODE_RELOCATE) return 0;
   const std::string& ar = binding.attached_ar();
   const std::uint32_t others = highest_other_preference(binding, ar);
-  if (!is_away(binding) && others == 0) return 0;
   const auto* own = find_holder(binding, ar);
   if (own != nullptr && own->advertises_preference() > others) return own->advertises_preference();
   return others < levels ? others + 1 : 0;
@@ -70,9 +69,8 @@ bool follows(const v1::Binding& binding, const v1::Holder& holder) {
 bool may_release(const v1::Binding& binding, const v1::Holder& holder) {
   if (holder.ar() == binding.home_ar() || holder.ar() == binding.attached_ar()) return false;
   if (holder.advertises_preference() != 0 || !attached_delivers(binding)) return false;
-  const bool anchored_by_bgp = binding.mode() == v1::MODE_RELOCATE && is_away(binding);
-  if (anchored_by_bgp && binding.preference() == 0) return false;
-  const bool needs_bgp = binding.mode() == v1::MODE_RELOCATE && binding.preference() > 0;
+  const bool needs_bgp = binding.preference() > 0;
+  if (anchored_by_bgp(binding) && !needs_bgp) return false;
   return std::all_of(binding.holders().begin(), binding.holders().end(), [&](const v1::Holder& other) {
     if (other.ar() == binding.attached_ar()) return true;
     return follows(binding, other) && (!needs_bgp || other.superseded());
@@ -81,14 +79,14 @@ bool may_release(const v1::Binding& binding, const v1::Holder& holder) {
 
 bool is_settled(const v1::Binding& binding, std::uint32_t advertised) {
   if (!attached_delivers(binding)) return false;
-  const bool anchored_by_bgp = binding.mode() == v1::MODE_RELOCATE && is_away(binding);
-  const std::uint32_t level = anchored_by_bgp ? 1 : 0;
-  if (binding.preference() != level || (anchored_by_bgp && advertised != level)) return false;
+  const bool by_bgp = anchored_by_bgp(binding);
+  const std::uint32_t level = by_bgp ? 1 : 0;
+  if (binding.preference() != level || (by_bgp && advertised != level)) return false;
   return std::all_of(binding.holders().begin(), binding.holders().end(), [&](const v1::Holder& holder) {
     if (holder.ar() == binding.attached_ar()) return holder.advertises_preference() == level;
     // RFC 8818, 4.2: the home AR goes on redirecting for as long as the prefix is away.
     return holder.ar() == binding.home_ar() && holder.advertises_preference() == 0 && follows(binding, holder) &&
-           (!anchored_by_bgp || holder.superseded());
+           (!by_bgp || holder.superseded());
   });
 }
 

@@ -21,8 +21,11 @@ bool is_away(const v1::Binding& binding);
 // Highest level at which any AR but `ar` may announce the prefix.
 std::uint32_t highest_other_preference(const v1::Binding& binding, const std::string& ar);
 
-// Level at which the attached AR has to announce the prefix so that it beats all others: 0 when nobody else announces
-// and the aggregate of the attached AR covers it, or when there is no level left up to `levels`.
+// RFC 8818, 4.3: the prefix is anchored at the attached AR, which is not the one whose aggregate covers it.
+bool anchored_by_bgp(const v1::Binding& binding);
+
+// Level at which the attached AR beats all others, no lower than it may announce at already; 0: there is none left up to
+// `levels`.
 std::uint32_t winning_preference(const v1::Binding& binding, std::uint32_t levels);
 
 // The attached AR has acknowledged, for the present generation, that it delivers.

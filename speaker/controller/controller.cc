@@ -31,6 +31,11 @@ const v1::Holder* own_holder(const v1::Binding& binding, const std::string& self
   return nullptr;
 }
 
+// A change of mode or level within the same attachment is a generation, too.
+const v1::Generation& attached_since(const v1::Binding& binding) {
+  return binding.attachment_generation().revision() == 0 ? binding.generation() : binding.attachment_generation();
+}
+
 // Errors of the LM or of the way to it, not of the request.
 bool may_pass(const absl::Status& status) {
   return absl::IsUnavailable(status) || absl::IsAborted(status) || absl::IsCancelled(status) ||
@@ -134,6 +139,7 @@ void Controller::on_snapshot(const LmClient::Snapshot& snapshot) {
     };
   }
 
+  injector_->raise_levels(welcome.preference_levels());
   if (const auto epoch = std::exchange(epoch_, welcome.revision().epoch()); epoch != 0 && epoch != epoch_) {
     log_warning("lm_restored", "epoch", epoch_, "before", epoch, "effect",
                 "what is served here stays, and is told to the LM");
@@ -190,12 +196,14 @@ void Controller::on_snapshot(const LmClient::Snapshot& snapshot) {
   std::map<Ipv6Prefix, Route> routes;
   std::map<Ipv6Prefix, std::uint32_t> levels;
   for (auto& [prefix, entry] : entries_) {
+    const auto* own = own_holder(entry.record, config_.name);
+    // What FRR may announce is forwarded until it has withdrawn.
+    const bool may_announce = own != nullptr && own->advertises_preference() > 0;
     auto route = entry.kept ? entry.programmed : route_of(entry);
-    if (!route && !releasing(entry)) route = entry.programmed;
+    if (!route && (may_announce || !releasing(entry))) route = entry.programmed;
     if (route) routes[prefix] = *route;
 
     std::uint32_t level = 0;
-    const auto* own = own_holder(entry.record, config_.name);
     if (entry.kept) {
       // An announcement of which nobody knows must not outlive what it is for.
       if (delivering(entry) && entry.record.attached_ar() == config_.name) level = entry.level_wanted;
@@ -256,9 +264,9 @@ void Controller::on_snapshot(const LmClient::Snapshot& snapshot) {
   }
   snapshot_taken_ = true;
   lm_was_away_ = false;
-  const auto departures = pending_detaches_;
-  for (const auto& [mn, detach] : departures) {
-    if (!recovering(mn.to_string())) send_detach(detach.first, detach.second);
+  for (auto& [mn, pending] : pending_detaches_) {
+    pending.retry_after = kFirstRetry;
+    report_departure(mn);
   }
 }
 
@@ -353,8 +361,8 @@ std::optional<Route> Controller::route_of(const Entry& entry) const {
     case Forwarding::Kind::kNone:
       return std::nullopt;
     case Forwarding::Kind::kUnreachable:
-      // An old anchor that shall keep what it has may refuse: the LM does not tell the two apart.
-      if (!entry.record.attached_ar().empty() && entry.programmed) return entry.programmed;
+      // What is only kept is what the kernel has: the LM may have heard of something older.
+      if (entry.record.state() != v1::BINDING_STATE_DETACHED && entry.programmed) return entry.programmed;
       route.kind = Route::Kind::kUnreachable;
       route.ended = entry.desired.forwarding.ended;
       return route;
@@ -363,12 +371,13 @@ std::optional<Route> Controller::route_of(const Entry& entry) const {
     case Forwarding::Kind::kDeliver: {
       // The record's attachment describes the AR that the MN is attached to; an old anchor keeps what it has.
       if (!entry.record.attached_ar().empty() && entry.record.attached_ar() != config_.name) return entry.programmed;
-      if (entry.record.attached_ar().empty() && entry.programmed) return entry.programmed;
+      if (entry.record.attached_ar().empty() && (entry.programmed || entry.record.last_ar() != config_.name)) {
+        return entry.programmed;
+      }
       return to_mn_route(entry, Route::Kind::kDeliver);
     }
     case Forwarding::Kind::kRedirect: {
       if (!config_.redirection) return entry.superseded ? std::nullopt : entry.programmed;
-      // What is only kept is what the kernel has: the LM may have heard of something older.
       if (!attached_delivers(entry.record)) return entry.programmed;
       const auto node = nodes_.find(entry.desired.forwarding.redirect_to);
       if (node == nodes_.end()) return entry.programmed;
@@ -491,6 +500,11 @@ void Controller::set_level(const Ipv6Prefix& prefix, Entry& entry, std::uint32_t
   if (entry.level_wanted == level) return;
   entry.level_wanted = level;
   entry.level_committed.reset();
+  // What was said of the level is over, and is said again when it comes back within the same generation.
+  std::erase_if(entry.acknowledged, [](const auto& said) {
+    const auto stage = std::get<v1::Stage>(said);
+    return stage == v1::STAGE_ADVERTISED || stage == v1::STAGE_WITHDRAWN;
+  });
   injector_->set(prefix, level);
 }
 
@@ -545,8 +559,7 @@ void Controller::acknowledge(const Ipv6Prefix& prefix, Entry& entry) {
 void Controller::send_ack(const Ipv6Prefix& prefix, Entry& entry, v1::Stage stage, const std::string& redirects_to,
                           std::uint32_t level, std::optional<SystemTime> at) {
   // Once more when it has been told to let go: only what is said after that counts as its last word.
-  const auto key = fmt::format("{} {} {} {}", static_cast<int>(stage), redirects_to, level, releasing(entry));
-  if (!entry.acknowledged.insert(key).second) return;
+  if (!entry.acknowledged.emplace(stage, redirects_to, level, releasing(entry)).second) return;
   v1::Ack ack;
   ack.set_prefix(prefix.to_string());
   *ack.mutable_generation() = entry.record.generation();
@@ -600,11 +613,13 @@ bool Controller::leaving(const LinkLayerAddress& mn) const {
   const auto pending = pending_detaches_.find(mn);
   const auto prefixes = prefixes_of_mn_.find(mn.to_string());
   if (pending == pending_detaches_.end() || prefixes == prefixes_of_mn_.end()) return false;
+  const auto attaching = pending_attaches_.find(mn);
+  if (attaching != pending_attaches_.end() && !attaching->second.departed) return false;
   // Whatever attachment the LM knows of.
-  if (pending->second.second.revision() == 0) return true;
+  if (pending->second.generation.revision() == 0) return true;
   return std::none_of(prefixes->second.begin(), prefixes->second.end(), [&](const Ipv6Prefix& prefix) {
     const auto& record = entries_.at(prefix).record;
-    return record.attached_ar() == config_.name && compare(record.generation(), pending->second.second) > 0;
+    return record.attached_ar() == config_.name && compare(attached_since(record), pending->second.generation) > 0;
   });
 }
 
@@ -639,7 +654,7 @@ void Controller::refresh_mn(const std::string& mn_id) {
   const auto link_local = Ipv6Address::parse(attachment->link_local());
   if (!link_local.ok()) return;
   served_.insert(*mn);
-  pending_detaches_.erase(*mn);
+  if (!pending_attaches_.contains(*mn)) pending_detaches_.erase(*mn);
   access_.serve(*mn, *link_local, attachment->interface(), advertised);
 }
 
@@ -671,8 +686,6 @@ void Controller::start_attach(const Arrival& arrival) {
     access_.refuse(arrival.link_layer_address, kRefusalPause);
     return;
   }
-  // It is here again, whatever the LM has heard of its departure.
-  pending_detaches_.erase(arrival.link_layer_address);
   auto& pending = pending_attaches_[arrival.link_layer_address];
   pending.departed = false;
   if (pending.asked && arrival.trigger == v1::TRIGGER_NEIGHBOUR_DISCOVERY &&
@@ -737,6 +750,8 @@ void Controller::attach_done(const LinkLayerAddress& mn, std::uint64_t sequence,
       attach_latency_.Observe(
           std::chrono::duration<double>(std::chrono::steady_clock::now() - pending.arrival.heard_at_steady).count());
     }
+    // It is here again, whatever the LM has heard of its departure.
+    if (!pending.departed) pending_detaches_.erase(mn);
     if (pending.changed) return send_attach(mn);
     const auto done = std::move(pending);
     pending_attaches_.erase(found);
@@ -753,15 +768,21 @@ void Controller::attach_done(const LinkLayerAddress& mn, std::uint64_t sequence,
     if (refused.departed) pending_detaches_.erase(mn);
     if (refused.recovery) end_recovery(mn.to_string());
     access_.refuse(mn, kRefusalPause);
+    report_departure(mn);
     return;
   }
   log_warning("attach_postponed", "mn", mn, "error", status.ToString(), "effect", "retrying");
-  pending.timer->expires_after(pending.retry_after);
-  pending.retry_after = std::min<std::chrono::milliseconds>(pending.retry_after * 2, kLastRetry);
-  pending.timer->async_wait([this, mn, alive = alive_](boost::system::error_code error) {
-    if (error || !*alive) return;
+  wait_to_retry(pending, [this, mn] {
     const auto again = pending_attaches_.find(mn);
     if (again != pending_attaches_.end() && !again->second.in_flight) resend_attach(mn);
+  });
+}
+
+void Controller::wait_to_retry(PendingCall& pending, std::function<void()> again) {
+  pending.timer->expires_after(pending.retry_after);
+  pending.retry_after = std::min<std::chrono::milliseconds>(pending.retry_after * 2, kLastRetry);
+  pending.timer->async_wait([again = std::move(again), alive = alive_](boost::system::error_code error) {
+    if (!error && *alive) again();
   });
 }
 
@@ -779,30 +800,57 @@ void Controller::on_departure(const Departure& departure) {
   }
   if (latest.revision() == 0) return;
   log_info("departure", "mn", mn, "interface", departure.interface, "reason", v1::DetachReason_Name(departure.reason));
-  send_detach(departure, latest);
+  expect_detach(departure, latest);
+  send_detach(mn);
 }
 
-void Controller::send_detach(const Departure& departure, const v1::Generation& generation) {
-  const auto& mn = departure.link_layer_address;
-  pending_detaches_[mn] = {departure, generation};
+void Controller::expect_detach(const Departure& departure, const v1::Generation& generation) {
+  auto& pending = pending_detaches_[departure.link_layer_address];
+  pending = {};
+  pending.departure = departure;
+  pending.generation = generation;
+  pending.retry_after = kFirstRetry;
+  pending.timer = std::make_shared<boost::asio::steady_timer>(executor_);
+}
+
+void Controller::report_departure(const LinkLayerAddress& mn) {
+  const auto pending = pending_detaches_.find(mn);
+  // While it is not known whether it is here again, that goes first.
+  if (pending == pending_detaches_.end() || pending->second.in_flight || pending_attaches_.contains(mn)) return;
+  send_detach(mn);
+}
+
+void Controller::send_detach(const LinkLayerAddress& mn) {
+  auto& pending = pending_detaches_.at(mn);
   v1::DetachRequest request;
   request.set_ar(config_.name);
   request.set_mn_id(mn.to_string());
-  *request.mutable_generation() = generation;
-  request.set_reason(departure.reason);
+  *request.mutable_generation() = pending.generation;
+  request.set_reason(pending.departure.reason);
   request.set_incarnation(config_.incarnation);
   request.set_sequence(++sequence_);
-  const auto age = std::chrono::steady_clock::now() - departure.last_heard;
+  const auto age = std::chrono::steady_clock::now() - pending.departure.last_heard;
   *request.mutable_age() = to_proto(std::chrono::duration_cast<std::chrono::nanoseconds>(age));
-  lm_.detach(request, [this, mn, generation, alive = alive_](const absl::Status& status) {
-    // What may pass is sent again after the next snapshot.
-    if (!*alive || may_pass(status)) return;
-    const auto pending = pending_detaches_.find(mn);
-    if (pending != pending_detaches_.end() && compare(pending->second.second, generation) == 0) {
-      pending_detaches_.erase(pending);
-    }
-    if (!status.ok()) log_warning("detach_refused", "mn", mn, "error", status.ToString());
+  pending.in_flight = true;
+  pending.sequence = sequence_;
+  pending.timer->cancel();
+  lm_.detach(request, [this, mn, sequence = sequence_, alive = alive_](const absl::Status& status) {
+    if (*alive) detach_done(mn, sequence, status);
   });
+}
+
+void Controller::detach_done(const LinkLayerAddress& mn, std::uint64_t sequence, const absl::Status& status) {
+  const auto found = pending_detaches_.find(mn);
+  if (found == pending_detaches_.end() || found->second.sequence != sequence) return;
+  auto& pending = found->second;
+  pending.in_flight = false;
+  if (may_pass(status)) {
+    log_warning("detach_postponed", "mn", mn, "error", status.ToString(), "effect", "retrying");
+    wait_to_retry(pending, [this, mn] { report_departure(mn); });
+    return;
+  }
+  pending_detaches_.erase(found);
+  if (!status.ok()) log_warning("detach_refused", "mn", mn, "error", status.ToString());
 }
 
 void Controller::report_health() {

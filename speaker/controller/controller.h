@@ -13,6 +13,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <tuple>
 
 #include "boost/asio/any_io_executor.hpp"
 #include "boost/asio/steady_timer.hpp"
@@ -69,23 +70,28 @@ class Controller {
     // Own bgpd prefers the attached AR's route of this generation.
     bool superseded = false;
     bool watched = false;
-    // Stages acknowledged for this generation in this session.
-    std::set<std::string> acknowledged;
+    // Acknowledged for this generation in this session: stage, the AR that it redirects to, level, and whether it had
+    // been told to let go.
+    std::set<std::tuple<v1::Stage, std::string, std::uint32_t, bool>> acknowledged;
     // The record is of an earlier epoch. Kernel, FRR and RA stay as they are, and nothing is acknowledged, until the LM
     // has told something newer or the recovery is over.
     bool kept = false;
   };
 
-  struct PendingAttach {
-    Arrival arrival;
+  // Tried again for as long as the LM cannot take it.
+  struct PendingCall {
     bool in_flight = false;
-    // What has been learnt since the request under way was sent has to follow.
-    bool changed = false;
-    bool replay = false;
     // Of the request that was sent last.
     std::uint64_t sequence = 0;
     std::chrono::milliseconds retry_after;
     std::shared_ptr<boost::asio::steady_timer> timer;
+  };
+
+  struct PendingAttach : PendingCall {
+    Arrival arrival;
+    // What has been learnt since the request under way was sent has to follow.
+    bool changed = false;
+    bool replay = false;
     // It was served here until the LM came back with another epoch, and brings along what it was served with.
     bool recovery = false;
     // It has left; only what it was served with is told, and that it has left.
@@ -96,6 +102,12 @@ class Controller {
     // When it was heard by itself before it was asked, and when it answered.
     SteadyTime heard;
     std::optional<SteadyTime> answered;
+  };
+
+  struct PendingDetach : PendingCall {
+    Departure departure;
+    // The attachment that has ended.
+    v1::Generation generation;
   };
 
   // From the LM.
@@ -171,7 +183,13 @@ class Controller {
   void end_recovery(const std::string& mn_id);
   void end_keeping();
   void after(std::chrono::milliseconds time, std::function<void()> action);
-  void send_detach(const Departure& departure, const v1::Generation& generation);
+  void expect_detach(const Departure& departure, const v1::Generation& generation);
+  // Of an MN whose departure is pending.
+  void report_departure(const LinkLayerAddress& mn);
+  void send_detach(const LinkLayerAddress& mn);
+  void detach_done(const LinkLayerAddress& mn, std::uint64_t sequence, const absl::Status& status);
+  // Calls `again` unless the timer is cancelled before, or the pending call that owns it is gone.
+  void wait_to_retry(PendingCall& pending, std::function<void()> again);
   void report_health();
 
   boost::asio::any_io_executor executor_;
@@ -195,7 +213,7 @@ class Controller {
   bool snapshot_taken_ = false;
   // Since the last snapshot.
   bool lm_was_away_ = false;
-  std::map<LinkLayerAddress, std::pair<Departure, v1::Generation>> pending_detaches_;
+  std::map<LinkLayerAddress, PendingDetach> pending_detaches_;
   std::uint64_t sequence_ = 0;
   // Of the LM's store, as of the last snapshot; 0: there was none in this run.
   std::uint64_t epoch_ = 0;

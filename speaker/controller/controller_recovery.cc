@@ -95,6 +95,7 @@ void Controller::on_answer(const LinkLayerAddress& mn, bool answered) {
     return recover_departed({mn, pending.arrival.interface, v1::DETACH_REASON_UNREACHABLE, pending.heard});
   }
   pending_attaches_.erase(found);
+  report_departure(mn);
 }
 
 // Recovery
@@ -111,8 +112,12 @@ void Controller::begin_recovery() {
   after(config_.recovery_time, [this] { end_keeping(); });
   for (const auto& mn : served_) recover(mn, false);
   // The LM does not know the attachment that they have ended. What they had here they may still have elsewhere.
-  for (auto& [mn, detach] : pending_detaches_) {
-    detach.second.Clear();
+  for (auto& [mn, pending] : pending_detaches_) {
+    pending.generation.Clear();
+    // The answer that it waits for is that of the LM as it was.
+    pending.in_flight = false;
+    pending.sequence = 0;
+    pending.timer->cancel();
     recover(mn, true);
   }
 }
@@ -138,7 +143,7 @@ void Controller::recover(const LinkLayerAddress& mn, bool departed) {
   pending.arrival.trigger = v1::TRIGGER_RECOVERY;
   pending.arrival.heard_at = now_system();
   pending.arrival.heard_at_steady =
-      access_.last_heard(mn).value_or(departed ? pending_detaches_.at(mn).first.last_heard : started_at_);
+      access_.last_heard(mn).value_or(departed ? pending_detaches_.at(mn).departure.last_heard : started_at_);
 }
 
 bool Controller::keeps(const Entry& entry, const v1::Binding* known) const {
@@ -166,18 +171,14 @@ void Controller::recover_departed(const Departure& departure) {
   auto& pending = pending_attaches_.at(mn);
   pending.departed = true;
   pending.asked = false;
-  pending_detaches_[mn] = {departure, {}};
+  expect_detach(departure, {});
   log_info("departure", "mn", mn, "interface", departure.interface, "reason", v1::DetachReason_Name(departure.reason));
   if (!pending.in_flight) send_attach(mn);
 }
 
 void Controller::recovered(const LinkLayerAddress& mn, bool departed) {
   log_info("recovered", "mn", mn, "has_left", departed ? "yes" : "no");
-  const auto departures = pending_detaches_.find(mn);
-  if (departed && departures != pending_detaches_.end()) {
-    const auto departure = departures->second.first;
-    send_detach(departure, {});
-  }
+  if (departed) report_departure(mn);
   after(std::min<std::chrono::milliseconds>(kRecordsFollow, config_.recovery_time), [this, mn_id = mn.to_string()] {
     if (!recovering(mn_id)) end_recovery(mn_id);
   });

@@ -39,6 +39,10 @@ class RouteInjector {
   // leftovers of an earlier run included. Nothing is written to FRR before the first call.
   virtual void replace_all(const std::map<Ipv6Prefix, std::uint32_t>& levels) = 0;
 
+  // The LM's configuration has come to know more levels: tags up to `levels` are ours, too, from the next
+  // replace_all() on. Fewer change nothing: what was announced at the others has still to be withdrawn.
+  virtual void raise_levels(std::uint32_t levels) = 0;
+
   virtual State state() const = 0;
   virtual std::string frr_version() const = 0;
 
@@ -52,7 +56,7 @@ class RouteInjector {
 struct RouteInjectorConfig {
   // A loopback address: FRR's gRPC has no TLS. With another one the injector stays in kAwaiting and says why.
   std::string northbound = "127.0.0.1:50051";
-  // Highest tag that is ours; tags 1 to this.
+  // Highest tag that is ours; tags 1 to this. Until raise_levels().
   std::uint32_t levels = 8;
   // How often, while idle, FRR's statics are read and compared with what is desired.
   std::chrono::milliseconds audit_interval{30'000};

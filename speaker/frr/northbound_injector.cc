@@ -90,6 +90,8 @@ class NorthboundInjector : public RouteInjector {
     wake();
   }
 
+  void raise_levels(std::uint32_t levels) override { ledger_.raise_levels(levels); }
+
   State state() const override { return state_; }
   std::string frr_version() const override { return frr_version_; }
 

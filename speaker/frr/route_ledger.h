@@ -2,6 +2,7 @@
 // clock.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -21,6 +22,9 @@ class RouteLedger {
  public:
   // Tags 1 to `levels` are ours.
   explicit RouteLedger(std::uint32_t levels) : levels_(levels) {}
+
+  // Never lowers.
+  void raise_levels(std::uint32_t levels) { levels_ = std::max(levels_, levels); }
 
   // Level 0: not desired.
   void set(const Ipv6Prefix& prefix, std::uint32_t level);
@@ -55,7 +59,7 @@ class RouteLedger {
   std::uint32_t desired(const Ipv6Prefix& prefix) const;
   const HeldRoute& held(const Ipv6Prefix& prefix) const;
 
-  const std::uint32_t levels_;
+  std::uint32_t levels_;
   bool complete_ = false;
   RouteLevels desired_;
   std::map<Ipv6Prefix, HeldRoute> held_;

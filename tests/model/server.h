@@ -21,6 +21,8 @@ class Server {
 
   explicit Server(lm::Settings settings) : settings_(std::move(settings)) { start({}); }
 
+  // From the next start on.
+  void configure_levels(std::uint32_t levels) { settings_.preference_levels = levels; }
   bool up() const { return machine_ != nullptr; }
   lm::Machine& machine() { return *machine_; }
   // What leaves the process.

@@ -26,6 +26,7 @@ class Speaker::Injector : public speaker::RouteInjector {
     ledger_.replace_all(levels);
     read_first_ = true;
   }
+  void raise_levels(std::uint32_t levels) override { ledger_.raise_levels(levels); }
   State state() const override { return State::kSynced; }
   std::string frr_version() const override { return "8.4.4"; }
 
@@ -42,7 +43,10 @@ class Speaker::Injector : public speaker::RouteInjector {
       }
       auto [changes, met] = ledger_.plan(1000);
       round_ = std::move(changes);
-      for (const auto& [prefix, level] : met) on_committed(prefix, level);
+      for (const auto& [prefix, level] : met) {
+        speaker_.world_.adopted_static(speaker_.router_, prefix);
+        on_committed(prefix, level);
+      }
       return !round_.empty() || !met.empty();
     }
     if (!committed_) {

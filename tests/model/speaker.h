@@ -64,7 +64,11 @@ class Speaker : public speaker::LmClient,
              std::function<void(bool)> answered) override;
   // The oldest question whether somebody is there.
   bool question_is_answered(int self);
-  bool serves(const LinkLayerAddress& mn) const { return served_.contains(mn); }
+  // Where it serves the MN; nullopt: it does not.
+  std::optional<std::string> port_of(const LinkLayerAddress& mn) const {
+    const auto served = served_.find(mn);
+    return served == served_.end() ? std::nullopt : std::optional(served->second);
+  }
   bool hears(const LinkLayerAddress& mn, v1::Trigger trigger, bool guess, const std::string& interface);
   void link_up(const LinkLayerAddress& mn) {
     released_.erase(mn);

@@ -19,20 +19,16 @@ constexpr std::size_t kOldCalls = 16;
 constexpr int kRoundsOfRest = 30;
 constexpr int kStepsOfRest = 20'000;
 
-lm::AccessRouter make_access_router(int number) {
+lm::AccessRouter make_access_router(int number, int pool_length) {
   lm::AccessRouter ar;
   ar.info.set_name(fmt::format("ar{}", number));
   ar.info.set_locator(fmt::format("2001:db8:ffff:{}::1", number));
   ar.info.set_deliver_sid(fmt::format("2001:db8:ffff:{}::d", number));
   ar.info.set_uplink_sid(fmt::format("2001:db8:ffff:{}::e", number));
-  const auto pool = fmt::format("2001:db8:{}::/48", number);
+  const auto pool = fmt::format("2001:db8:{}::/{}", number, pool_length);
   ar.info.add_pools(pool);
   ar.pools.push_back(*Ipv6Prefix::parse(pool));
   return ar;
-}
-
-bool holds(const Router& router, const Ipv6Prefix& prefix) {
-  return router.kernel.contains(prefix) || router.statics.contains(prefix);
 }
 
 }  // namespace
@@ -42,8 +38,10 @@ World::World(std::uint64_t seed) : now_(std::chrono::seconds(1'800'000'000)), st
   Random random(seed);
   const int access_routers = 3 + random.pick(2);
   const int mobiles = 1 + random.pick(3);
+  // Now and then there are not enough prefixes for all.
+  const int pool_length = random.pick(6) == 0 ? 62 : 48;
   for (int i = 1; i <= access_routers; ++i) {
-    settings_.access_routers.push_back(make_access_router(i));
+    settings_.access_routers.push_back(make_access_router(i, pool_length));
     routers_.emplace_back().name = fmt::format("ar{}", i);
   }
   const int mode = random.pick(10);
@@ -53,9 +51,16 @@ World::World(std::uint64_t seed) : now_(std::chrono::seconds(1'800'000'000)), st
   settings_.recovery_time = kRecoveryTime;
   settings_.max_prefixes_per_mn = static_cast<std::uint32_t>(1 + random.pick(3));
   settings_.preference_levels = random.pick(2) == 0 ? 3 : 8;
+  settings_.flap_moves = 3;
+  settings_.flap_window = std::chrono::milliseconds(1500) * random.pick(3);
+  settings_.relocate_after = random.pick(4) == 0 ? 300ms : 0ms;
+  settings_.replacement_time = 1s;
+  settings_.prefix_quarantine = random.pick(2) == 0 ? 3s : 7200s;
+  settings_.idle_after = random.pick(2) == 0 ? 2s : 7200s;
+  has_operator_ = random.pick(3) != 0;
   kernel_failures_ = random.pick(2) == 0 ? 0 : 30;
   fault_rate_ = random.pick(4);
-  for (int i = 0; i < mobiles; ++i) mobiles_.push_back({fmt::format("02:00:00:00:00:1{}", i), {}, {}});
+  for (int i = 0; i < mobiles; ++i) mobiles_.emplace_back().id = fmt::format("02:00:00:00:00:1{}", i);
   server_ = std::make_unique<Server>(settings_);
   server_->send = [this](const lm::Message& message) { send(message); };
   if (random.pick(2) == 0) make_router(mobiles_.front(), random);
@@ -85,9 +90,13 @@ World::~World() {
 }
 
 std::string World::settings_text() const {
-  return fmt::format("{} ARs, {} MNs, {}, {} levels, at most {} prefixes, grace {} ms, faults {}, kernel failures {}",
-                     routers_.size(), mobiles_.size(), v1::Mode_Name(settings_.mode), settings_.preference_levels,
-                     settings_.max_prefixes_per_mn, settings_.detach_grace / 1ms, fault_rate_, kernel_failures_);
+  return fmt::format(
+      "{} ARs, {} MNs, {}, {} levels, at most {} prefixes, grace {} ms, flap window {} ms, {}faults {}, kernel "
+      "failures "
+      "{}",
+      routers_.size(), mobiles_.size(), v1::Mode_Name(settings_.mode), settings_.preference_levels,
+      settings_.max_prefixes_per_mn, settings_.detach_grace / 1ms, settings_.flap_window / 1ms,
+      has_operator_ ? "an operator, " : "", fault_rate_, kernel_failures_);
 }
 
 // Small things
@@ -113,9 +122,21 @@ bool World::linked(int mobile, int ar) const {
 }
 
 std::uint32_t World::static_of(int ar, const Ipv6Prefix& prefix) const {
+  return routers_[static_cast<std::size_t>(ar)].stale.contains(prefix) ? 0 : announced_by(ar, prefix);
+}
+
+bool World::holds(int ar, const Ipv6Prefix& prefix) const {
+  return kernel_of(ar, prefix) != nullptr || static_of(ar, prefix) > 0;
+}
+
+std::uint32_t World::announced_by(int ar, const Ipv6Prefix& prefix) const {
   const auto& statics = routers_[static_cast<std::size_t>(ar)].statics;
   const auto found = statics.find(prefix);
   return found == statics.end() ? 0 : found->second;
+}
+
+std::string World::interface_of(int mobile, int ar) const {
+  return fmt::format("access{}", (mobile + ar + mobiles_[static_cast<std::size_t>(mobile)].port) % 2);
 }
 
 const KernelRoute* World::kernel_of(int ar, const Ipv6Prefix& prefix) const {
@@ -139,10 +160,11 @@ std::string World::picture(const Ipv6Prefix& prefix) const {
   for (std::size_t i = 0; i < routers_.size(); ++i) {
     const auto* kernel = kernel_of(static_cast<int>(i), prefix);
     const BgpPath best = best_path(static_cast<int>(i), prefix);
-    result += fmt::format("\n      {}: {} at {}, static {}, best {} {}", routers_[i].name,
-                          kernel == nullptr ? "none" : text(kernel->route),
-                          kernel == nullptr ? 0 : kernel->generation.revision(), static_of(static_cast<int>(i), prefix),
-                          best.ar < 0 ? "-" : routers_[static_cast<std::size_t>(best.ar)].name, best.level);
+    result +=
+        fmt::format("\n      {}: {} at {}, static {}, best {} {}", routers_[i].name,
+                    kernel == nullptr ? "none" : text(kernel->route),
+                    kernel == nullptr ? 0 : kernel->generation.revision(), announced_by(static_cast<int>(i), prefix),
+                    best.ar < 0 ? "-" : routers_[static_cast<std::size_t>(best.ar)].name, best.level);
   }
   if (server_->up()) {
     if (const auto* binding = server_->machine().find(prefix)) {
@@ -203,8 +225,10 @@ void World::step(std::uint64_t random) {
       done = true;
     } else if (dice < 965) {
       done = speaker_connects(pick_router());
-    } else if (dice < 975) {
+    } else if (dice < 972) {
       done = speaker_starts(pick_router()) || lm_starts() || question_is_answered(pick_router());
+    } else if (dice < 978) {
+      done = has_operator_ && operator_acts();
     } else if (!planned_ && random_.pick(3) < fault_rate_) {
       const int fault = random_.pick(100);
       if (fault < 30) {
@@ -217,9 +241,13 @@ void World::step(std::uint64_t random) {
         done = call_is_repeated();
       } else if (fault < 80) {
         done = stale_record(pick_router());
-      } else if (fault < 87) {
+      } else if (fault < 86) {
         done = frr_restarts(pick_router());
-      } else if (fault < 95) {
+      } else if (fault < 88) {
+        done = uplink_fails(pick_router());
+      } else if (fault < 90) {
+        done = router_reboots(pick_router());
+      } else if (fault < 96) {
         done = speaker_dies(pick_router());
       } else {
         done = lm_dies();
@@ -239,6 +267,7 @@ bool World::mobile_moves() {
     trace("{} is gone", mobile.id);
     return true;
   }
+  if (kind == 1) mobile.port ^= 1;
   // Two links at once now and then: the same MN at two ARs.
   if (kind < 8) mobile.links.clear();
   std::erase(mobile.links, ar);
@@ -255,9 +284,9 @@ bool World::planned_move() {
   int bindings = 0;
   if (server_->up()) {
     for (const auto* binding : server_->machine().bindings_of(mobile.id)) {
-      const bool nomadic_end = settings_.mode == v1::MODE_NOMADIC && binding->state() == v1::BINDING_STATE_DETACHED;
-      settled = settled && (nomadic_end || (binding->state() == v1::BINDING_STATE_SETTLED && !mobile.links.empty() &&
-                                            ar_of(binding->attached_ar()) == mobile.links.back()));
+      const bool ended = binding->released() && binding->state() == v1::BINDING_STATE_DETACHED;
+      settled = settled && (ended || (binding->state() == v1::BINDING_STATE_SETTLED && !mobile.links.empty() &&
+                                      ar_of(binding->attached_ar()) == mobile.links.back()));
       ++bindings;
     }
   }
@@ -291,16 +320,16 @@ bool World::mobile_sends(int index) {
   const auto trigger = resting_ ? kTriggers[0] : kTriggers[random_.pick(3)];
   trace("{} is heard at {} ({})", mobile.id, router.name, v1::Trigger_Name(trigger));
   return router.speaker->hears(*LinkLayerAddress::parse(mobile.id), trigger, trigger == v1::TRIGGER_DATA_FRAME,
-                               fmt::format("access{}", (index + ar) % 2));
+                               interface_of(index, ar));
 }
 
 bool World::departure_noticed(int ar) {
   auto& router = routers_[static_cast<std::size_t>(ar)];
   if (router.speaker == nullptr) return false;
   for (std::size_t i = 0; i < mobiles_.size(); ++i) {
-    if (linked(static_cast<int>(i), ar)) continue;
     const auto mn = *LinkLayerAddress::parse(mobiles_[i].id);
-    if (!router.speaker->serves(mn)) continue;
+    const auto port = router.speaker->port_of(mn);
+    if (!port || (linked(static_cast<int>(i), ar) && *port == interface_of(static_cast<int>(i), ar))) continue;
     trace("{} notices that {} is gone", router.name, mobiles_[i].id);
     return router.speaker->departed(mn, v1::DETACH_REASON_LINK_DOWN);
   }
@@ -348,6 +377,7 @@ bool World::lm_receives(Session& session) {
   }
   if (!message.has_hello()) return true;
   session.id = ++last_session_;
+  present_runs_[session.ar] = session.incarnation;
   trace("the LM welcomes {} with session {}", name, session.id);
   auto output = server_->machine().session_up(message.hello(), session.id, now_);
   if (const auto old = session_of_id_.extract(output.replaced_session)) old.mapped()->broken = true;
@@ -421,11 +451,10 @@ bool World::call_arrives(std::size_t index) {
     return true;
   }
   const auto reply = [call](const absl::Status& status) { call->answer = status; };
-  if (call->attach) {
-    lm_attach(*call->attach, reply);
-  } else {
-    lm_detach(*call->detach, reply);
-  }
+  const auto taken = call->attach ? lm_attach(*call->attach, reply) : lm_detach(*call->detach, reply);
+  const auto run = present_runs_.find(call->ar);
+  const bool has_session = run != present_runs_.end() && run->second == call->incarnation;
+  if (taken.accepted && has_session) old_calls_.back().life = lm_life_;
   return true;
 }
 
@@ -435,8 +464,28 @@ bool World::call_ends(std::size_t index) {
   calls_.erase(calls_.begin() + static_cast<std::ptrdiff_t>(index));
   const auto& router = routers_[static_cast<std::size_t>(call->ar)];
   trace("{}'s {} is answered: {}", router.name, call->attach ? "attach" : "detach", call->answer->ToString());
+  if (call->attach) note_answer(*call);
   if (router.speaker != nullptr && router.incarnation == call->incarnation) call->done(*call->answer);
   return true;
+}
+
+void World::note_answer(const Call& call) {
+  for (auto& mobile : mobiles_) {
+    if (mobile.id != call.attach->mn_id() || mobile.links.empty() || mobile.links.back() != call.ar) continue;
+    const auto code = call.answer->code();
+    mobile.refused = code == absl::StatusCode::kPermissionDenied || code == absl::StatusCode::kFailedPrecondition ||
+                     code == absl::StatusCode::kResourceExhausted;
+    if (!planned_ || !mobile.refused || !server_->up()) continue;
+    const auto bindings = server_->machine().bindings_of(mobile.id);
+    const auto serves = std::find_if(mobile.links.begin(), mobile.links.end(), [&](int ar) {
+      return std::any_of(bindings.begin(), bindings.end(),
+                         [&](const auto* b) { return ar_of(b->attached_ar()) == ar; });
+    });
+    if (serves == mobile.links.end() || *serves == call.ar) continue;
+    trace("{} goes back to where it is served", mobile.id);
+    std::rotate(serves, serves + 1, mobile.links.end());
+    mobile.refused = false;
+  }
 }
 
 bool World::call_is_lost(std::size_t index) {
@@ -454,17 +503,18 @@ bool World::call_is_repeated() {
   if (old_calls_.empty() || !server_->up()) return false;
   const Call call = old_calls_[static_cast<std::size_t>(random_.pick(static_cast<int>(old_calls_.size())))];
   trace("an old call arrives once more");
-  if (call.attach) {
-    lm_attach(*call.attach, nullptr);
-  } else {
-    lm_detach(*call.detach, nullptr);
+  const bool known = !server_->machine().bindings_of(call.attach ? call.attach->mn_id() : call.detach->mn_id()).empty();
+  const auto taken = call.attach ? lm_attach(*call.attach, nullptr) : lm_detach(*call.detach, nullptr);
+  // One that was started since, or that has forgotten the MN, takes it for a new one.
+  if (taken.changes && known && call.life == lm_life_) {
+    violated("no message with an old generation changes anything", "a repeated call did");
   }
   return true;
 }
 
 // LM
 
-void World::lm_attach(const v1::AttachRequest& request, Server::Reply reply) {
+World::Taken World::lm_attach(const v1::AttachRequest& request, Server::Reply reply) {
   auto output = server_->machine().attach(request, now_);
   trace("the LM takes {}'s attach {} of {}: {}, generation {}", request.ar(), request.sequence(), request.mn_id(),
         output.status.ToString(), output.generation.revision());
@@ -472,16 +522,21 @@ void World::lm_attach(const v1::AttachRequest& request, Server::Reply reply) {
     violated("no message with an old generation changes anything",
              "a refused attach did: " + request.ShortDebugString());
   }
-  for (const auto* binding : server_->machine().bindings_of(request.mn_id())) {
-    auto& known = known_[*Ipv6Prefix::parse(binding->prefix())];
-    known.home = ar_of(binding->home_ar());
-    known.mobile = request.mn_id().back() - '0';
-    known.nomadic = settings_.mode == v1::MODE_NOMADIC && !binding->mobile_network();
-  }
+  learn_bindings(request.mn_id());
+  const Taken taken{output.status.ok(), output.commit.has_value()};
   server_->submit(std::move(output), std::move(reply));
+  return taken;
 }
 
-void World::lm_detach(const v1::DetachRequest& request, Server::Reply reply) {
+void World::learn_bindings(const std::string& mobile) {
+  for (const auto* binding : server_->machine().bindings_of(mobile)) {
+    auto& known = known_[*Ipv6Prefix::parse(binding->prefix())];
+    known.home = ar_of(binding->home_ar());
+    known.mobile = mobile.back() - '0';
+  }
+}
+
+World::Taken World::lm_detach(const v1::DetachRequest& request, Server::Reply reply) {
   std::map<std::string, v1::Binding> before;
   for (const auto* binding : server_->machine().bindings_of(request.mn_id())) before[binding->prefix()] = *binding;
   auto output = server_->machine().detach(request, now_);
@@ -496,7 +551,9 @@ void World::lm_detach(const v1::DetachRequest& request, Server::Reply reply) {
       violated("no message with an old generation changes anything", "a detach did: " + request.ShortDebugString());
     }
   }
+  const Taken taken{output.status.ok(), output.commit.has_value()};
   server_->submit(std::move(output), std::move(reply));
+  return taken;
 }
 
 void World::lm_ack(const Session& session, const v1::Ack& ack) {
@@ -541,8 +598,9 @@ bool World::lm_dies() {
   }
   const bool power_failure = random_.pick(2) == 0;
   trace("the LM dies{}", power_failure ? " by a power failure" : "");
-  power_failed_ = power_failed_ || power_failure;
   server_->crash(power_failure, random_);
+  // What was not on disk has not been told either.
+  for (auto& [prefix, known] : known_) known.generation.Clear();
   session_of_id_.clear();
   for (const auto& session : sessions_) {
     session->broken = true;
@@ -561,6 +619,10 @@ bool World::lm_starts() {
     restored_ = true;
   }
   trace("the LM starts");
+  ++lm_life_;
+  present_runs_.clear();
+  if (has_operator_ && random_.pick(4) == 0) settings_.preference_levels = std::max(settings_.preference_levels, 8U);
+  server_->configure_levels(settings_.preference_levels);
   server_->start(now_);
   return true;
 }
@@ -576,6 +638,11 @@ v1::Generation World::check_redirect(Router& router, const Ipv6Prefix& prefix,
                                      bool from_snapshot) {
   const auto* held = kernel_of(ar_of(router.name), prefix);
   if (record == nullptr) return held == nullptr ? v1::Generation() : held->generation;
+  if (route && route->kind == Kind::kDeliver && record->attached_ar() != router.name) {
+    // What an old anchor keeps.
+    const bool delivers = held != nullptr && held->route.kind == Kind::kDeliver;
+    return delivers ? held->generation : lm::find_holder(*record, router.name)->generation();
+  }
   if (!route || route->kind != Kind::kRedirect) return record->generation();
   const int target = ar_of(route->segment);
   const auto& acknowledged = known_[prefix].acknowledged_delivery;
@@ -662,6 +729,7 @@ void World::acknowledged(Router& router, const Ipv6Prefix& prefix, const v1::Ack
 
 void World::set_static(Router& router, const Ipv6Prefix& prefix, std::uint32_t level) {
   trace("      {}'s FRR: {} level {}", router.name, prefix.to_string(), level);
+  router.stale.erase(prefix);
   if (level == 0) {
     router.statics.erase(prefix);
   } else {
@@ -672,23 +740,38 @@ void World::set_static(Router& router, const Ipv6Prefix& prefix, std::uint32_t l
 void World::asked_to_withdraw(Router& router, const Ipv6Prefix& prefix, const v1::Binding& record) {
   const int self = ar_of(router.name);
   if (!planned_ || static_of(self, prefix) == 0 || record.attached_ar().empty()) return;
-  if (record.attached_ar() == router.name) {
-    // What is left would beat the aggregate.
-    if (record.home_ar() != router.name) return;
-    // All levels are used up: nobody announces, until all have withdrawn.
-    if (lm::highest_other_preference(record, router.name) >= settings_.preference_levels) return;
-    for (std::size_t i = 0; i < routers_.size(); ++i) {
-      // One that announces above it belongs to a later move.
-      const auto level = static_of(static_cast<int>(i), prefix);
-      if (static_cast<int>(i) != self && level > 0 && level < static_of(self, prefix)) {
-        violated("the home AR withdraws last", picture(prefix));
-      }
+  if (record.attached_ar() != router.name) {
+    if (record.preference() > 0 && best_path(self, prefix).ar != ar_of(record.attached_ar())) {
+      violated("an old anchor withdraws only when its own bgpd prefers the new one",
+               router.name + " " + picture(prefix));
     }
-    return;
+  } else if (record.home_ar() == router.name) {
+    home_withdraws(self, prefix, record);
+  } else {
+    anchor_gives_up(self, prefix, record);
   }
-  if (record.preference() == 0) return;
-  if (best_path(self, prefix).ar != ar_of(record.attached_ar())) {
-    violated("an old anchor withdraws only when its own bgpd prefers the new one", router.name + " " + picture(prefix));
+}
+
+void World::home_withdraws(int self, const Ipv6Prefix& prefix, const v1::Binding& record) {
+  // All levels are used up: nobody announces, until all have withdrawn.
+  if (lm::highest_other_preference(record, record.home_ar()) >= settings_.preference_levels) return;
+  for (std::size_t i = 0; i < routers_.size(); ++i) {
+    // What is left would beat the aggregate. One that announces above it belongs to a later move.
+    const auto level = static_of(static_cast<int>(i), prefix);
+    if (static_cast<int>(i) != self && level > 0 && level < static_of(self, prefix)) {
+      violated("the home AR withdraws last", picture(prefix));
+    }
+  }
+}
+
+void World::anchor_gives_up(int self, const Ipv6Prefix& prefix, const v1::Binding& record) {
+  const bool is_anchor = static_of(self, prefix) > lm::highest_other_preference(record, record.attached_ar());
+  if (record.mode() != v1::MODE_REDIRECT || !is_anchor) return;
+  const auto* home = kernel_of(ar_of(record.home_ar()), prefix);
+  const bool later_move = home != nullptr && lm::compare(home->generation, record.generation()) > 0;
+  const bool redirects = home != nullptr && home->route.kind == Kind::kRedirect && ar_of(home->route.segment) == self;
+  if (!redirects && !later_move) {
+    violated("an anchor gives its prefix up to a home AR that redirects to it", picture(prefix));
   }
 }
 
@@ -699,16 +782,65 @@ bool World::frr_works(Router& router) {
 }
 
 bool World::frr_restarts(Router& router) {
+  if (random_.pick(4) == 0) {
+    trace("{}'s operator saves FRR's configuration", router.name);
+    router.saved = router.statics;
+    return true;
+  }
   trace("{}'s FRR starts again", router.name);
   ++router.frr_starts;
-  router.statics.clear();
+  router.statics = router.saved;
+  router.stale.clear();
+  for (const auto& [prefix, level] : router.saved) router.stale.insert(prefix);
   router.originated.clear();
+  if (random_.pick(2) == 0) uplink_fails(router);
   router.learned.clear();
-  if (random_.pick(2) == 0) {
-    for (auto& [prefix, levels] : reflector_) levels.erase(ar_of(router.name));
-  }
   if (router.speaker != nullptr) router.speaker->frr_was_restarted();
   return true;
+}
+
+bool World::uplink_fails(Router& router) {
+  trace("{}'s BGP session starts again", router.name);
+  router.learned.clear();
+  for (auto& [prefix, levels] : reflector_) levels.erase(ar_of(router.name));
+  return true;
+}
+
+bool World::router_reboots(Router& router) {
+  trace("{} reboots", router.name);
+  speaker_dies(router);
+  for (auto& [prefix, known] : known_) {
+    if (router.kernel.contains(prefix)) known.ended = last_generation_;
+  }
+  router.kernel.clear();
+  frr_restarts(router);
+  uplink_fails(router);
+  return true;
+}
+
+bool World::bgp_has_converged(const Ipv6Prefix& prefix) const {
+  const auto reflected = reflector_.find(prefix);
+  for (std::size_t i = 0; i < routers_.size(); ++i) {
+    const int ar = static_cast<int>(i);
+    const std::uint32_t level = announced_by(ar, prefix);
+    const auto& [own, learned] = std::tie(routers_[i].originated, routers_[i].learned);
+    const std::uint32_t originates = own.contains(prefix) ? own.at(prefix) : 0;
+    const bool seen = reflected != reflector_.end() && reflected->second.contains(ar);
+    if (originates != level || (seen ? reflected->second.at(ar) : 0) != level) return false;
+    if ((learned.contains(prefix) ? learned.at(prefix) : BgpPath{}) != reflected_to(ar, prefix)) return false;
+  }
+  return true;
+}
+
+BgpPath World::reflected_to(int ar, const Ipv6Prefix& prefix) const {
+  BgpPath best;
+  const auto levels = reflector_.find(prefix);
+  if (levels == reflector_.end()) return best;
+  for (const auto& [from, level] : levels->second) {
+    if (level > best.level) best = {from, level};
+  }
+  // What came from this AR is not sent back to it.
+  return best.ar == ar ? BgpPath{} : best;
 }
 
 bool World::bgp_propagates(int ar, int edge) {
@@ -719,7 +851,7 @@ bool World::bgp_propagates(int ar, int edge) {
     if (it == known_.end()) it = known_.begin();
     const auto& prefix = it->first;
     if (edge == 0) {
-      const auto level = static_of(ar, prefix);
+      const auto level = announced_by(ar, prefix);
       const auto own = router.originated.find(prefix);
       if ((own == router.originated.end() ? 0 : own->second) == level) continue;
       if (level == 0) {
@@ -739,12 +871,7 @@ bool World::bgp_propagates(int ar, int edge) {
         levels[ar] = level;
       }
     } else {
-      BgpPath best;
-      for (const auto& [from, level] : reflector_[prefix]) {
-        if (level > best.level) best = {from, level};
-      }
-      // What came from this AR is not sent back to it.
-      if (best.ar == ar) best = {};
+      const BgpPath best = reflected_to(ar, prefix);
       const auto learned = router.learned.find(prefix);
       if ((learned == router.learned.end() ? BgpPath{} : learned->second) == best) continue;
       if (best.ar < 0) {
@@ -775,12 +902,6 @@ bool World::kernel_is_repaired(Router& router) {
 bool World::speaker_dies(Router& router) {
   if (router.speaker == nullptr) return false;
   trace("{}'s speaker dies", router.name);
-  speaker_died_ = true;
-  // Its next life knows a deliver route for an MN that is elsewhere by now only from the kernel, where it does not
-  // look.
-  for (auto& [prefix, known] : known_) {
-    if (router.kernel.contains(prefix)) known.ended = last_generation_;
-  }
   router.speaker.reset();
   router.confirmed.clear();
   for (const auto& session : sessions_) {
@@ -831,7 +952,7 @@ void World::check() {
     }
     check_chains(prefix, known);
     check_one_top(prefix);
-    if (planned_ && known.in_use && !known.nomadic) check_no_black_hole(prefix, known);
+    if (planned_ && known.in_use) check_no_black_hole(prefix, known);
   }
 }
 
@@ -841,7 +962,7 @@ void World::check_binding(const Ipv6Prefix& prefix, Known& known) {
     // A restored LM learns of it again, or it is let go.
     if (restored_) break;
     const auto* holder = binding == nullptr ? nullptr : lm::find_holder(*binding, router.name);
-    if (holder == nullptr && holds(router, prefix)) {
+    if (holder == nullptr && holds(ar_of(router.name), prefix)) {
       violated("an AR that holds anything is in the holders", router.name + " " + picture(prefix));
     }
     const auto level = static_of(ar_of(router.name), prefix);
@@ -859,15 +980,30 @@ void World::check_binding(const Ipv6Prefix& prefix, Known& known) {
   }
   if (lm::is_detached(*binding)) known.in_use = false;
   if (binding->mobile_network()) check_network(prefix, *binding);
+  check_level(*binding, known);
   if (binding->preference() > 0 && !lm::is_detached(*binding) &&
       binding->preference() <= lm::highest_other_preference(*binding, binding->attached_ar())) {
     violated("the attached AR announces above all others", binding->ShortDebugString());
   }
-  if (binding->state() == known.state) return;
-  known.state = binding->state();
-  if (binding->state() != v1::BINDING_STATE_SETTLED) return;
-  known.in_use = true;
-  if (planned_) check_settled(prefix, *binding);
+  const bool settled = binding->state() == v1::BINDING_STATE_SETTLED;
+  const bool is_news = std::exchange(known.state, binding->state()) != binding->state();
+  if (settled && is_news && planned_) check_settled(prefix, *binding);
+  // What BGP still carries of an attachment that has ended is lost.
+  known.in_use = known.in_use || (settled && bgp_has_converged(prefix));
+}
+
+// What was said of a level cannot be taken for another one, as within a generation it only falls.
+void World::check_level(const v1::Binding& binding, Known& known) const {
+  if (!lm::same(binding.generation(), known.generation)) {
+    known.generation = binding.generation();
+    known.had_level = false;
+    known.attached[binding.generation().revision()] =
+        ar_of(lm::is_detached(binding) ? binding.last_ar() : binding.attached_ar());
+  } else if (binding.preference() > known.level && known.had_level) {
+    violated("a level rises by a new generation only", binding.ShortDebugString());
+  }
+  known.level = binding.preference();
+  known.had_level = known.had_level || known.level > 0;
 }
 
 // RFC 8818, 2: a mobile router's networks are where it is, by the same change.
@@ -904,8 +1040,6 @@ void World::check_settled(const Ipv6Prefix& prefix, const v1::Binding& binding) 
 // Redirects only lead to younger ones, and to an AR that delivers. Packets for an MN that was detached for good since
 // then are lost: nothing is promised for them.
 void World::check_chains(const Ipv6Prefix& prefix, const Known& known) {
-  // docs/model.md, "What it found": the LM may have forgotten what a new speaker has to begin with.
-  if (power_failed_ && speaker_died_) return;
   for (std::size_t i = 0; i < routers_.size(); ++i) {
     const auto* kernel = kernel_of(static_cast<int>(i), prefix);
     if (kernel == nullptr || kernel->route.kind != Kind::kRedirect) continue;
@@ -913,7 +1047,13 @@ void World::check_chains(const Ipv6Prefix& prefix, const Known& known) {
     for (std::size_t hops = 0;; ++hops) {
       if (hops > routers_.size()) violated("redirects form no loop", picture(prefix));
       const auto* here = kernel_of(at, prefix);
-      if (here->route.kind != Kind::kRedirect) break;
+      if (here->route.kind != Kind::kRedirect) {
+        const auto attached = known.attached.find(here->generation.revision());
+        if (here->route.kind == Kind::kDeliver && attached != known.attached.end() && attached->second != at) {
+          violated("a chain of redirects ends at the attached AR", picture(prefix));
+        }
+        break;
+      }
       const int target = ar_of(here->route.segment);
       const auto* next = kernel_of(target, prefix);
       // What a restored LM does not know of is let go by each AR in its own time.
@@ -1025,6 +1165,7 @@ void World::come_to_rest() {
   for (auto& mobile : mobiles_) {
     if (mobile.links.size() > 1 && !planned) mobile.links.erase(mobile.links.begin(), mobile.links.end() - 1);
   }
+  for (auto& mobile : mobiles_) mobile.refused = false;
   trace("no more events");
   for (int round = 0; round < kRoundsOfRest; ++round) {
     for (std::size_t i = 0; i < mobiles_.size(); ++i) {
@@ -1040,7 +1181,7 @@ void World::come_to_rest() {
   for (auto& mobile : mobiles_) {
     if (mobile.links.size() > 1) mobile.links.erase(mobile.links.begin(), mobile.links.end() - 1);
   }
-  power_failed_ = speaker_died_ = restored_ = false;
+  restored_ = false;
   check_at_rest();
   kernel_failures_ = kernel_failures;
   resting_ = false;
@@ -1048,17 +1189,19 @@ void World::come_to_rest() {
 
 void World::check_at_rest() {
   check();
+  for (auto& mobile : mobiles_) mobile.refused = mobile.refused && may_refuse(mobile);
   for (const auto& [prefix, known] : known_) {
     const auto* binding = server_->machine().find(prefix);
     const auto& mobile = mobiles_[static_cast<std::size_t>(known.mobile)];
-    const int attached =
-        mobile.links.empty() || (known.nomadic && mobile.links.back() != known.home) ? -1 : mobile.links.back();
+    const bool may_be_detached = mobile.refused || (binding != nullptr && binding->released());
+    const bool detached = binding != nullptr && lm::is_detached(*binding);
+    const int attached = mobile.links.empty() || (detached && may_be_detached) ? -1 : mobile.links.back();
     const auto left_over = [&](const std::string& what) {
       violated("when events stop, every binding settles and nothing is left over", what + " " + picture(prefix));
     };
     if (binding == nullptr) {
       for (const auto& router : routers_) {
-        if (holds(router, prefix)) left_over(router.name + " holds what nobody knows");
+        if (holds(ar_of(router.name), prefix)) left_over(router.name + " holds what nobody knows");
       }
       continue;
     }
@@ -1072,7 +1215,11 @@ void World::check_at_rest() {
       const int ar = ar_of(holder.ar());
       if (ar != attached && ar != known.home && ar != refuses) left_over(holder.ar() + " is a holder still");
     }
-    if (attached >= 0) check_settled(prefix, *binding);
+    if (attached >= 0) {
+      check_settled(prefix, *binding);
+      check_follows_policy(*binding);
+      if (kernel_of(attached, prefix)->route.interface != interface_of(known.mobile, attached)) left_over("other port");
+    }
     for (std::size_t i = 0; attached < 0 && i < routers_.size(); ++i) {
       const auto* kernel = kernel_of(static_cast<int>(i), prefix);
       const int ar = static_cast<int>(i);
@@ -1083,15 +1230,8 @@ void World::check_at_rest() {
       if (!right || static_of(static_cast<int>(i), prefix) > 0) left_over(routers_[i].name);
     }
   }
-  for (const auto& mobile : mobiles_) {
-    const auto bindings = server_->machine().bindings_of(mobile.id);
-    const bool has_network = std::any_of(bindings.begin(), bindings.end(),
-                                         [&](const auto* binding) { return binding->prefix() == mobile.network; });
-    const std::size_t own = bindings.size() - (has_network ? 1 : 0);
-    if (!mobile.links.empty() && (own == 0 || has_network == mobile.network.empty())) {
-      violated("when events stop, every MN that is there is served", mobile.id);
-    }
-  }
+  for (const auto& mobile : mobiles_) check_mobile_at_rest(mobile);
+  check_counts();
 }
 
 }  // namespace kedge::model

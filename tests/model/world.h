@@ -66,6 +66,8 @@ struct Session {
 // A unary call.
 struct Call {
   int ar = 0;
+  // The life of the LM in which it was accepted in a session; 0: in none.
+  std::uint64_t life = 0;
   std::uint64_t incarnation = 0;
   std::optional<v1::AttachRequest> attach;
   std::optional<v1::DetachRequest> detach;
@@ -85,6 +87,9 @@ struct Router {
   std::map<Ipv6Prefix, std::uint32_t> originated;
   std::map<Ipv6Prefix, BgpPath> learned;
   std::uint64_t frr_starts = 0;
+  // What an operator's `write` has saved, and what of it came back with FRR's start and has not been corrected yet.
+  std::map<Ipv6Prefix, std::uint32_t> saved;
+  std::set<Ipv6Prefix> stale;
   std::unique_ptr<Speaker> speaker;
   std::uint64_t incarnation = 0;
 };
@@ -115,12 +120,14 @@ class World {
     std::string network;
     // Radio links; the last one is where it sends.
     std::vector<int> links;
+    // One of the two that each AR has.
+    int port = 0;
+    // At the AR where it sends.
+    bool refused = false;
   };
   struct Known {
     int home = 0;
     int mobile = 0;
-    // It ends when its MN leaves home.
-    bool nomadic = false;
     // Last generation at which the binding was detached for good.
     v1::Generation ended;
     // Delivered since then: from now on no packet may be lost in a planned move.
@@ -128,9 +135,15 @@ class World {
     std::map<int, SystemTime> pointed_at;
     // AR, epoch, revision.
     std::set<std::tuple<int, std::uint64_t, std::uint64_t>> acknowledged_delivery;
-    bool has_acknowledged(int ar, const v1::Generation& generation) const {
-      return acknowledged_delivery.contains({ar, generation.epoch(), generation.revision()});
+    bool has_acknowledged(int ar, const v1::Generation& g) const {
+      return acknowledged_delivery.contains({ar, g.epoch(), g.revision()});
     }
+    // By the generation's revision.
+    std::map<std::uint64_t, int> attached;
+    // The generation that was seen last, its level, and whether it has had one.
+    v1::Generation generation;
+    std::uint32_t level = 0;
+    bool had_level = false;
     v1::BindingState state = v1::BINDING_STATE_UNSPECIFIED;
   };
 
@@ -141,6 +154,7 @@ class World {
   [[noreturn]] void violated(const std::string& invariant, const std::string& detail) const;
 
   // Events; false when there is nothing to do for it now.
+  bool operator_acts();
   bool mobile_moves();
   bool planned_move();
   bool mobile_sends(int mobile);
@@ -153,9 +167,12 @@ class World {
   bool call_arrives(std::size_t index);
   bool call_ends(std::size_t index);
   bool call_is_lost(std::size_t index);
+  void note_answer(const Call& call);
   bool call_is_repeated();
   bool frr_works(Router& router);
   bool frr_restarts(Router& router);
+  bool uplink_fails(Router& router);
+  bool router_reboots(Router& router);
   bool bgp_propagates(int ar, int edge);
   bool bgpd_is_asked(int ar);
   bool kernel_is_repaired(Router& router);
@@ -169,8 +186,16 @@ class World {
   bool everything_that_is_under_way();
 
   void make_router(Mobile& mobile, Random& random);
-  void lm_attach(const v1::AttachRequest& request, Server::Reply reply);
-  void lm_detach(const v1::DetachRequest& request, Server::Reply reply);
+  struct Taken {
+    bool accepted = false;
+    bool changes = false;
+  };
+  Taken lm_attach(const v1::AttachRequest& request, Server::Reply reply);
+  Taken lm_detach(const v1::DetachRequest& request, Server::Reply reply);
+  void learn_bindings(const std::string& mobile);
+  v1::PolicyScope any_scope();
+  v1::Policy any_policy(const v1::PolicyScope& scope);
+  lm::Output any_order();
   void lm_ack(const Session& session, const v1::Ack& ack);
   void send(const lm::Message& message);
 
@@ -183,7 +208,11 @@ class World {
                                 const v1::Binding* record, bool from_snapshot);
   void acknowledged(Router& router, const Ipv6Prefix& prefix, const v1::Ack& ack);
   void set_static(Router& router, const Ipv6Prefix& prefix, std::uint32_t level);
+  // It was there from before, and shall be.
+  void adopted_static(Router& router, const Ipv6Prefix& prefix) { router.stale.erase(prefix); }
   void asked_to_withdraw(Router& router, const Ipv6Prefix& prefix, const v1::Binding& record);
+  void home_withdraws(int self, const Ipv6Prefix& prefix, const v1::Binding& record);
+  void anchor_gives_up(int self, const Ipv6Prefix& prefix, const v1::Binding& record);
 
   void check();
   void check_binding(const Ipv6Prefix& prefix, Known& known);
@@ -192,10 +221,23 @@ class World {
   void check_network(const Ipv6Prefix& prefix, const v1::Binding& network);
   void check_settled(const Ipv6Prefix& prefix, const v1::Binding& binding);
   void check_no_black_hole(const Ipv6Prefix& prefix, const Known& known);
+  void check_level(const v1::Binding& binding, Known& known) const;
   void check_at_rest();
+  void check_mobile_at_rest(const Mobile& mobile);
+  void check_follows_policy(const v1::Binding& binding);
+  void check_counts();
+  // By what the operator has decided, or as the pool is used up.
+  bool may_refuse(const Mobile& mobile) const;
 
+  // What the reflector sends to it.
+  BgpPath reflected_to(int ar, const Ipv6Prefix& prefix) const;
+  bool bgp_has_converged(const Ipv6Prefix& prefix) const;
   BgpPath best_path(int ar, const Ipv6Prefix& prefix) const;
+  // Without what has come back with FRR's start and is not corrected yet.
   std::uint32_t static_of(int ar, const Ipv6Prefix& prefix) const;
+  bool holds(int ar, const Ipv6Prefix& prefix) const;
+  std::uint32_t announced_by(int ar, const Ipv6Prefix& prefix) const;
+  std::string interface_of(int mobile, int ar) const;
   const KernelRoute* kernel_of(int ar, const Ipv6Prefix& prefix) const;
   int ar_of(const Ipv6Address& segment) const;
   int ar_of(const std::string& name) const;
@@ -211,6 +253,7 @@ class World {
   lm::Settings settings_;
   int kernel_failures_ = 0;
   int fault_rate_ = 0;
+  bool has_operator_ = false;
   bool planned_ = false;
   bool resting_ = false;
   std::unique_ptr<Server> server_;
@@ -218,9 +261,10 @@ class World {
   std::vector<Mobile> mobiles_;
   std::vector<std::shared_ptr<Session>> sessions_;
   // Since the last rest.
-  bool power_failed_ = false;
   bool restored_ = false;
-  bool speaker_died_ = false;
+  std::uint64_t lm_life_ = 1;
+  // Incarnations, as the present LM has heard of them.
+  std::map<int, std::uint64_t> present_runs_;
   v1::Generation last_generation_;
   // Since BGP was last seen to have converged, in planned operation.
   std::chrono::nanoseconds bgp_lag_{};

@@ -409,6 +409,7 @@ TEST_F(ServerTest, ASpeakerThatDoesNotReadIsCutOffAndResyncs) {
   request.mutable_attachment()->set_link_layer_address(kMn);
   request.mutable_attachment()->set_link_local("fe80::11");
   request.set_trigger(v1::TRIGGER_ROUTER_SOLICITATION);
+  request.set_incarnation(1);
   constexpr int kBatch = 20;
   bool cut_off = false;
   for (int i = 0; !cut_off && i < 3'000; ++i) {
@@ -417,6 +418,7 @@ TEST_F(ServerTest, ASpeakerThatDoesNotReadIsCutOffAndResyncs) {
     for (int k = 0; k < kBatch; ++k) {
       // Another interface each time, or nothing would change.
       request.mutable_attachment()->set_interface("access" + std::to_string(k % 2));
+      request.set_sequence(request.sequence() + 1);
       boost::asio::post(run.io, [&, request] {
         run.engine.attach(request, {}, [&](const auto&) {
           if (--left == 0) answered.set_value();

@@ -130,9 +130,10 @@ class Harness {
     for (const auto& field : inherit) request.add_inherit(field);
     return take(machine.set_policy(request, now));
   }
-  std::uint64_t connect(const std::string& ar) {
+  std::uint64_t connect(const std::string& ar, std::uint64_t incarnation = 1) {
     v1::Hello hello;
     hello.set_ar(ar);
+    hello.set_incarnation(incarnation);
     const std::uint64_t session = ++last_session_;
     take(machine.session_up(hello, session, now));
     sessions[ar] = session;

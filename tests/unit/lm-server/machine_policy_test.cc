@@ -51,6 +51,12 @@ class MachinePolicyTest : public testing::Test {
     }
     ASSERT_EQ(h.binding(prefix).state(), v1::BINDING_STATE_SETTLED) << h.binding(prefix).ShortDebugString();
   }
+  // The attached AR delivers, and `ar` redirects to it.
+  void follow(const std::string& ar, const std::string& prefix = kPrefix) {
+    const std::string to = h.binding(prefix).attached_ar();
+    h.ack(to, prefix, v1::STAGE_DELIVERING);
+    h.ack(ar, prefix, v1::STAGE_REDIRECTING, 0, to);
+  }
   void set(const v1::PolicyScope& scope, const v1::Policy& policy, const std::vector<std::string>& inherit = {}) {
     const auto status = h.set_policy(scope, policy, inherit).status;
     ASSERT_TRUE(status.ok()) << status;
@@ -124,6 +130,9 @@ TEST_F(MachinePolicyTest, AllowedAccessRoutersAndProfilesAreEnforced) {
   EXPECT_EQ(elsewhere.code(), absl::StatusCode::kPermissionDenied);
   EXPECT_THAT(std::string(elsewhere.message()), HasSubstr("allowed_ars"));
   EXPECT_EQ(h.binding(kPrefix).attached_ar(), "ar1");
+  policy.set_allowed_ars(0, "ar2");
+  set(mn_scope(kMn), policy);
+  EXPECT_TRUE(h.attach(attach_request("ar1", kMn, "access1")).status.ok()) << "it stays until it moves";
   v1::Policy closed;
   closed.set_serve_unknown(false);
   set(default_scope(), closed);
@@ -146,6 +155,9 @@ TEST_F(MachinePolicyTest, AChangedModeTakesEffectInTheSameCommit) {
   EXPECT_EQ(h.binding(kPrefix).preference(), 1U);
   settle();
   set(mn_scope(kMn), mode_policy(v1::MODE_REDIRECT));
+  EXPECT_EQ(h.binding(kPrefix).mode(), v1::MODE_REDIRECT);
+  EXPECT_EQ(h.binding(kPrefix).preference(), 1U) << "until its home redirects";
+  follow("ar1");
   EXPECT_EQ(h.binding(kPrefix).preference(), 0U);
   EXPECT_EQ(h.holder(kPrefix, "ar2")->advertises_preference(), 1U) << "until it has acknowledged";
   settle();
@@ -185,6 +197,17 @@ TEST_F(MachinePolicyTest, AFixedPrefixIsThereWhereverItsNodeIs) {
   h.advance(hours(5));
   ASSERT_NE(h.find(kFixed), nullptr);
   EXPECT_FALSE(h.binding(kFixed).has_free_at());
+}
+
+TEST_F(MachinePolicyTest, APrefixThatHasEndedIsUsedAtOnceWhenItBecomesFixed) {
+  set(mn_scope(kMn), mode_policy(v1::MODE_NOMADIC));
+  arrive("ar1");
+  arrive("ar2");
+  ASSERT_TRUE(h.binding(kPrefix).released());
+  set(mn_scope(kMn), fixed_policy(kPrefix));
+  EXPECT_EQ(h.binding(kPrefix).attached_ar(), "ar2");
+  EXPECT_EQ(h.binding(kPrefix).prefix_type(), v1::PREFIX_TYPE_FIXED);
+  EXPECT_FALSE(h.binding(kPrefix).released());
 }
 
 TEST_F(MachinePolicyTest, NomadicByPolicyEndsWhatIsAwayAndAssignsAtOnce) {
@@ -298,6 +321,43 @@ TEST_F(FlapTest, StaysInRedirectionUntilItIsQuiet) {
   EXPECT_EQ(h.count(v1::EVENT_TYPE_FLAPPING_ENDED), 1);
 }
 
+TEST_F(FlapTest, AReturnHomeWithdrawsLastAllTheSame) {
+  for (const char* ar : {"ar1", "ar2", "ar3", "ar1", "ar2"}) arrive(ar);
+  follow("ar1");
+  h.ack("ar2", kPrefix, v1::STAGE_ADVERTISED, h.binding(kPrefix).preference());
+  for (const char* ar : {"ar1", "ar3"}) h.ack(ar, kPrefix, v1::STAGE_WITHDRAWN);
+  const std::uint32_t before = h.holder(kPrefix, "ar2")->advertises_preference();
+  ASSERT_GT(before, 0U);
+  arrive("ar1");
+  ASSERT_TRUE(h.binding(kPrefix).flapping());
+  EXPECT_EQ(h.binding(kPrefix).mode(), v1::MODE_REDIRECT);
+  EXPECT_GT(h.binding(kPrefix).preference(), before) << "what ar2 still announces would beat the aggregate";
+  follow("ar2");
+  h.ack("ar1", kPrefix, v1::STAGE_ADVERTISED, h.binding(kPrefix).preference());
+  EXPECT_GT(h.binding(kPrefix).preference(), before);
+  h.ack("ar2", kPrefix, v1::STAGE_WITHDRAWN);
+  EXPECT_EQ(h.binding(kPrefix).preference(), 0U);
+}
+
+TEST_F(FlapTest, AnEarlierAnchorWhoseSpeakerIsAwayIsBeaten) {
+  arrive("ar1");
+  arrive("ar2");
+  settle();
+  h.disconnect("ar2");
+  for (const char* ar : {"ar3", "ar4", "ar3"}) arrive(ar);
+  for (const char* ar : {"ar3", "ar4"}) h.ack(ar, kPrefix, v1::STAGE_WITHDRAWN);
+  arrive("ar4");
+  ASSERT_EQ(h.binding(kPrefix).mode(), v1::MODE_REDIRECT);
+  EXPECT_GT(h.binding(kPrefix).preference(), 1U) << "ar2 may go on announcing where nobody is";
+  follow("ar1");
+  h.ack("ar3", kPrefix, v1::STAGE_WITHDRAWN);
+  EXPECT_EQ(h.binding(kPrefix).preference(), 2U);
+  h.connect("ar2");
+  EXPECT_EQ(h.binding(kPrefix).preference(), 2U);
+  h.ack("ar2", kPrefix, v1::STAGE_WITHDRAWN);
+  EXPECT_EQ(h.binding(kPrefix).preference(), 0U);
+}
+
 TEST_F(FlapTest, SlowMovesAreNone) {
   arrive("ar1");
   for (int i = 0; i < 20; ++i) {
@@ -335,11 +395,24 @@ TEST_F(MachinePolicyTest, DrainMovesAnchorsRefusesArrivalsAndIsUndone) {
   h.restart(true);
   EXPECT_TRUE(node("ar1").draining());
   EXPECT_EQ(h.binding(kPrefix).mode(), v1::MODE_RELOCATE);
+  for (const char* ar : {"ar1", "ar2"}) h.connect(ar);
   drain("ar1", false);
   EXPECT_EQ(h.binding(kPrefix).mode(), v1::MODE_REDIRECT);
+  follow("ar1");
   EXPECT_EQ(h.binding(kPrefix).preference(), 0U);
   EXPECT_TRUE(h.attach("ar1", kMn).status.ok());
   EXPECT_EQ(h.machine.set_draining("ar9", true, h.now).status.code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(MachinePolicyTest, ADepartureEndsAllPrefixesOfItsNodeThoughOneHasANewerGeneration) {
+  set(default_scope(), mode_policy(v1::MODE_REDIRECT));
+  arrive("ar1");
+  arrive("ar2");
+  const std::string at_home = h.prefix_of(kMn, "ar2");
+  drain("ar1");
+  ASSERT_GT(h.binding(kPrefix).generation().revision(), h.binding(at_home).generation().revision());
+  EXPECT_FALSE(h.detach("ar2", kMn, h.binding(kPrefix).generation()).stale) << "the latest that ar2 knows";
+  for (const auto& prefix : {kPrefix, at_home}) EXPECT_TRUE(h.binding(prefix).attached_ar().empty()) << prefix;
 }
 
 TEST_F(MachinePolicyTest, AnEndedPrefixIsQuarantinedAndThenForgotten) {

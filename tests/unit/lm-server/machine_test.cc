@@ -206,9 +206,41 @@ TEST_F(MachineTest, ALowerSequenceForTheSameNodeIsStale) {
   other.set_sequence(3);
   EXPECT_TRUE(h.attach(other).status.ok());
   // A speaker that was restarted counts anew.
+  h.connect("ar1", 2);
   request.set_incarnation(2);
   request.set_sequence(1);
   EXPECT_TRUE(h.attach(request).status.ok());
+}
+
+TEST_F(MachineTest, AnAttachThatArrivesTwiceMovesItsNodeOnce) {
+  auto request = attach_request("ar1", kMn);
+  request.set_sequence(5);
+  const auto first = h.attach(request);
+  ASSERT_TRUE(first.status.ok());
+  const auto second = h.attach(request);
+  EXPECT_TRUE(second.status.ok());
+  EXPECT_TRUE(same(second.generation, first.generation));
+  EXPECT_FALSE(second.commit);
+  arrive("ar2");
+  EXPECT_EQ(h.attach(request).status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(h.binding(kPrefix).attached_ar(), "ar2");
+}
+
+TEST_F(MachineTest, OnlyTheRunOfTheSpeakerThatHasTheSessionCounts) {
+  auto early = attach_request("ar1", kMn);
+  early.set_sequence(5);
+  ASSERT_TRUE(h.attach(early).status.ok());
+  auto request = attach_request("ar1", kMn, "access1");
+  request.set_incarnation(2);
+  request.set_sequence(1);
+  EXPECT_EQ(h.attach(request).status.code(), absl::StatusCode::kUnavailable) << "tried again once its session is there";
+  h.connect("ar1", 2);
+  ASSERT_TRUE(h.attach(request).status.ok());
+  early.set_sequence(6);
+  EXPECT_EQ(h.attach(early).status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(h.binding(kPrefix).attachment().interface(), "access1");
+  EXPECT_EQ(h.detach("ar1", kMn).status.code(), absl::StatusCode::kUnavailable) << "also of the first run";
+  EXPECT_EQ(h.count(v1::EVENT_TYPE_ATTACH_REFUSED), 0);
 }
 
 class SmallPoolTest : public MachineTest {

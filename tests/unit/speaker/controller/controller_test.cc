@@ -106,8 +106,10 @@ class FakeInjector : public RouteInjector {
     all.clear();
     for (const auto& [p, level] : levels) all[p.to_string()] = level;
   }
+  void raise_levels(std::uint32_t levels) override { highest_level = levels; }
   State state() const override { return State::kSynced; }
   std::string frr_version() const override { return "8.4.4"; }
+  std::uint32_t highest_level = 0;
   std::map<std::string, std::uint32_t> all;
 
  private:
@@ -183,7 +185,7 @@ class ControllerTest : public ::testing::Test {
       node->set_uplink_sid(fmt::format("2001:db8:a{}::e", i));
       if (node->name() == self_) *snapshot.welcome.mutable_self() = *node;
     }
-    snapshot.welcome.set_preference_levels(8);
+    snapshot.welcome.set_preference_levels(levels_);
     snapshot.bindings = std::move(bindings);
     lm_.on_snapshot(snapshot);
   }
@@ -206,6 +208,7 @@ class ControllerTest : public ::testing::Test {
   FakeAccess access_{journal_};
   FakeInjector* injector_ = nullptr;
   std::string self_;
+  std::uint32_t levels_ = 8;
   std::unique_ptr<Controller> controller_;
 };
 
@@ -496,6 +499,27 @@ TEST_F(ControllerTest, AnOldAnchorWithdrawsOnlyWhenSuperseded) {
   EXPECT_THAT(take(), ElementsAre("frr 2001:db8:1000::/64 0", "ack SUPERSEDED 2001:db8:1000::/64 at 2"));
   injector_->on_committed(prefix(), 0);
   EXPECT_THAT(take(), ElementsAre("ack WITHDRAWN 2001:db8:1000::/64"));
+}
+
+TEST_F(ControllerTest, SaysOnceMoreWhatHasBecomeSoAgainWithinOneGeneration) {
+  start("ar2");
+  auto binding = attached("ar2", 20, 2);
+  snapshot({binding});
+  injector_->on_committed(prefix(), 2);
+  for (int round = 0; round < 2; ++round) {
+    binding.set_preference(0);
+    revise(binding, static_cast<std::uint64_t>(30 + 10 * round));
+    record(binding);
+    take();
+    injector_->on_committed(prefix(), 0);
+    EXPECT_THAT(take(), ElementsAre("ack WITHDRAWN 2001:db8:1000::/64"));
+    binding.set_preference(2);
+    revise(binding, static_cast<std::uint64_t>(35 + 10 * round));
+    record(binding);
+    take();
+    injector_->on_committed(prefix(), 2);
+    EXPECT_THAT(take(), ElementsAre("ack ADVERTISED 2001:db8:1000::/64 at 2"));
+  }
 }
 
 TEST_F(ControllerTest, ClearsTheKernelOnlyAfterFrrHasWithdrawn) {
@@ -813,6 +837,23 @@ TEST_F(ControllerTest, AnMnThatHasLeftIsNotServedByARecordOfTheSameAttachment) {
   EXPECT_THAT(take(), Contains(::testing::StartsWith("serve")));
 }
 
+TEST_F(ControllerTest, AnMnThatHasLeftIsNotServedByAnotherModeOfTheSameAttachment) {
+  start("ar2");
+  auto binding = attached("ar2", 20, 1);
+  *binding.mutable_attachment_generation() = binding.generation();
+  snapshot({binding});
+  take();
+  access_.on_departure({mn(), "eth2", v1::DETACH_REASON_LINK_DOWN, std::chrono::steady_clock::now()});
+  lm_.detach_done[0](absl::UnavailableError("LM away"));
+  auto changed = attached("ar2", 30, 0);
+  *changed.mutable_attachment_generation() = binding.generation();
+  changed.set_mode(v1::MODE_REDIRECT);
+  record(changed);
+  EXPECT_THAT(take(), Not(Contains(::testing::StartsWith("serve"))));
+  snapshot({changed});
+  EXPECT_EQ(lm_.detaches.size(), 2U) << "its departure is still to be reported";
+}
+
 TEST_F(ControllerTest, AnMnThatCameBackBeforeItsDepartureWasReportedStays) {
   start("ar2");
   const auto binding = attached("ar2", 20, 1);
@@ -846,7 +887,24 @@ TEST_F(ControllerTest, ADepartureIsReportedAgainAfterAnErrorThatMayPass) {
   access_.on_departure({mn(), "eth2", v1::DETACH_REASON_LINK_DOWN, std::chrono::steady_clock::now()});
   lm_.detach_done[0](absl::CancelledError("the LM is stopping"));
   snapshot({binding});
-  EXPECT_EQ(lm_.detaches.size(), 2U);
+  ASSERT_EQ(lm_.detaches.size(), 2U);
+  snapshot({binding});
+  EXPECT_EQ(lm_.detaches.size(), 2U) << "it is under way";
+}
+
+TEST_F(ControllerTest, ADepartureThatTheLmCannotWriteIsReportedAgainThoughTheSessionStays) {
+  start("ar2");
+  snapshot({attached("ar2", 20, 1)});
+  access_.on_departure({mn(), "eth2", v1::DETACH_REASON_LINK_DOWN, std::chrono::steady_clock::now()});
+  lm_.detach_done[0](absl::UnavailableError("the disk is full"));
+  io_.run_one();  // the retry's timer
+  ASSERT_EQ(lm_.detaches.size(), 2U);
+  EXPECT_GT(lm_.detaches[1].sequence(), lm_.detaches[0].sequence());
+  EXPECT_EQ(lm_.detaches[1].generation().revision(), 20U);
+  lm_.detach_done[1](absl::UnavailableError("the disk is full"));
+  access_.on_arrival(arrival());
+  io_.run();
+  EXPECT_EQ(lm_.detaches.size(), 2U) << "it is here again";
 }
 
 TEST_F(ControllerTest, WhatIsLearntOfAnMnWhileItsAttachIsUnderWayFollows) {
@@ -885,6 +943,14 @@ TEST_F(ControllerTest, ANewSnapshotAsksBgpdAgainWhenTheLevelHasRisen) {
   EXPECT_THAT(injector_->all, IsEmpty()) << "what has been withdrawn is not announced again";
 }
 
+TEST_F(ControllerTest, LevelsThatTheLmHasComeToKnowAreUsed) {
+  start("ar2");
+  snapshot({});
+  levels_ = 12;
+  snapshot({attached("ar2", 20, 12)});
+  EXPECT_EQ(injector_->highest_level, 12U);
+}
+
 TEST_F(ControllerTest, RecordsAfterAnInvalidWelcomeAreLeftAlone) {
   start("ar2");
   LmClient::Snapshot snapshot;
@@ -920,6 +986,19 @@ TEST_F(ControllerTest, KeepsWhatTheKernelHasThoughTheLmRemembersSomethingOlder) 
   holder(moved, "ar1")->set_redirects_to("ar3");
   record(moved);
   EXPECT_THAT(take(), Not(Contains(::testing::StartsWith("kernel"))));
+}
+
+TEST_F(ControllerTest, KeepsDeliveringThoughTheLmRemembersThatItWasUnreachableHere) {
+  start("ar2");
+  auto route = Route{};
+  route.kind = Route::Kind::kDeliver;
+  route.interface = "eth2";
+  forwarding_.left[prefix()] = route;
+  auto binding = attached("ar3", 20, 1);
+  holder(binding, "ar2")->set_unreachable(true);
+  snapshot({binding});
+  EXPECT_THAT(take(), Not(Contains("kernel 2001:db8:1000::/64 unreachable")));
+  EXPECT_THAT(forwarding_.all["2001:db8:1000::/64"], ::testing::StartsWith("deliver"));
 }
 
 TEST_F(ControllerTest, ARouteThatTheKernelGoesOnTryingIsReplacedByTheOneWantedNow) {

@@ -110,6 +110,17 @@ TEST(RouteLedger, RefusesALevelThatHasNoTag) {
   EXPECT_THAT(ledger.plan(kAll).changes, IsEmpty());
 }
 
+TEST(RouteLedger, TakesUpLevelsThatAreAddedAndKeepsThoseThatGo) {
+  RouteLedger ledger(3);
+  ledger.replace_all({{kP1, 5}});
+  ledger.take_held({{kP2, {6, true, ""}}}, true);
+  EXPECT_THAT(ledger.plan(kAll).changes, IsEmpty());
+  ledger.raise_levels(8);
+  ledger.raise_levels(3);
+  ledger.replace_all({{kP1, 5}});
+  EXPECT_THAT(ledger.plan(kAll).changes, ElementsAre(Pair(kP1, RouteChange{5}), Pair(kP2, RouteChange{0})));
+}
+
 TEST(RouteLedger, PlansNoMoreThanTheLimit) {
   RouteLedger ledger(8);
   ledger.replace_all({{kP1, 1}, {kP2, 1}, {kP3, 1}});
