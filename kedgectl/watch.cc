@@ -38,6 +38,8 @@ class Watch {
   grpc::Status find_start() {
     grpc::ClientContext context;
     context.set_deadline(std::chrono::system_clock::now() + session_.options.timeout);
+    // A connection is only worked on while a call waits for it; with TLS it takes several round trips.
+    context.set_wait_for_ready(outage_told_);
     const std::stop_callback cancel(stop_, [&context] { context.TryCancel(); });
     v1::StatusResponse answer;
     if (const auto status = session_.admin.Status(&context, {}, &answer); !status.ok()) return status;

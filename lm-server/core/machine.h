@@ -235,6 +235,7 @@ class Machine {
   Entry& introduce(Transaction& tx, const Ipv6Prefix& prefix, const std::string& home_ar, const std::string& mn_id,
                    const std::string& detail = {});
   void move(Transaction& tx, Entry& entry, const v1::AttachRequest& request, SystemTime heard, const Rules& rules);
+  v1::Generation attachment_of(const Transaction& tx, const v1::AttachRequest& request) const;
   // For the attachment and the mode that the binding has now.
   void begin_generation(Transaction& tx, Entry& entry);
   // Of one that begins now.

@@ -452,6 +452,17 @@ Machine::Entry& Machine::introduce(Transaction& tx, const Ipv6Prefix& prefix, co
   return entry;
 }
 
+// What comes to an MN without its doing, by its profile, belongs to the attachment that it has: it ends with it.
+v1::Generation Machine::attachment_of(const Transaction& tx, const v1::AttachRequest& request) const {
+  if (request.trigger() != v1::TRIGGER_UNSPECIFIED) return tx.generation();
+  for (const auto* binding : bindings_of(request.mn_id())) {
+    const bool elder = !is_none(binding->attachment_generation()) &&
+                       compare(binding->attachment_generation(), tx.generation()) < 0;
+    if (binding->attached_ar() == request.ar() && elder) return binding->attachment_generation();
+  }
+  return tx.generation();
+}
+
 void Machine::move(Transaction& tx, Entry& entry, const v1::AttachRequest& request, SystemTime heard,
                    const Rules& rules) {
   v1::Binding& binding = entry.binding;
@@ -462,7 +473,7 @@ void Machine::move(Transaction& tx, Entry& entry, const v1::AttachRequest& reque
   binding.clear_last_ar();
   *binding.mutable_attachment() = request.attachment();
   *binding.mutable_attached_at() = to_proto(heard);
-  *binding.mutable_attachment_generation() = tx.generation();
+  *binding.mutable_attachment_generation() = attachment_of(tx, request);
   if (from != request.ar() || !binding.has_arrived_at()) *binding.mutable_arrived_at() = to_proto(heard);
   if (!is_away(binding)) {
     binding.clear_away_since();

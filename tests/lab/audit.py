@@ -88,7 +88,7 @@ def _expected(bindings, nodes):
             kernel[home]["mobile"][prefix] = "prohibit" if binding.get("released") else "unreachable"
             holders[prefix] = {home}
             here = present.get(binding["mn_id"])
-            if binding.get("released") and here:
+            if binding.get("released") and here and here["attached_ar"] != home:
                 # RFC 8818, 4.1: an address of a prefix that has ended is not valid where its node is.
                 _refuse(kernel[here["attached_ar"]], prefix, here["attachment"])
                 holders[prefix].add(here["attached_ar"])

@@ -50,6 +50,8 @@ def changed_topology(folder, name, mobility=None, speaker=None, replace=None):
     texts that are replaced in all files of its nodes."""
     for one in {"handover", name}:
         shutil.copytree(TOPOLOGIES / one, folder / one)
+    # The certificates are the same.
+    (folder / "pki").symlink_to(TOPOLOGIES / "pki")
     for file in (folder / name / "nodes").glob("*/*.yaml"):
         text = file.read_text()
         changes, above = (mobility, "mobility:") if file.name == "lm.yaml" else (speaker, "access:")

@@ -63,7 +63,7 @@ World::World(std::uint64_t seed) : now_(std::chrono::seconds(1'800'000'000)), st
   for (int i = 0; i < mobiles; ++i) mobiles_.emplace_back().id = fmt::format("02:00:00:00:00:1{}", i);
   server_ = std::make_unique<Server>(settings_);
   server_->send = [this](const lm::Message& message) { send(message); };
-  if (random.pick(2) == 0) make_router(mobiles_.front(), random);
+  if (pool_length == 48 && random.pick(2) == 0) make_router(mobiles_.front(), random);
 }
 
 // Its network, a /60, has a home and a mode of its own; its other prefixes may wait before they relocate.
@@ -546,6 +546,8 @@ World::Taken World::lm_detach(const v1::DetachRequest& request, Server::Reply re
     const auto& old = before.at(binding->prefix());
     // An AR that has recovered an MN which has left means all that it has of it.
     if (lm::is_none(request.generation())) continue;
+    // What has ended before is no longer refused where its MN was.
+    if (lm::is_detached(old)) continue;
     if (!lm::same(binding->generation(), old.generation()) &&
         lm::compare(old.attachment_generation(), request.generation()) > 0) {
       violated("no message with an old generation changes anything", "a detach did: " + request.ShortDebugString());
@@ -1008,10 +1010,10 @@ void World::check_level(const v1::Binding& binding, Known& known) const {
 
 // RFC 8818, 2: a mobile router's networks are where it is, by the same change.
 void World::check_network(const Ipv6Prefix& prefix, const v1::Binding& network) {
+  if (network.released()) return;
   for (const auto* other : server_->machine().bindings_of(network.mn_id())) {
     if (lm::is_detached(*other)) continue;
-    if (other->attached_ar() != network.attached_ar() ||
-        !lm::same(other->attachment_generation(), network.attachment_generation())) {
+    if (other->attached_ar() != network.attached_ar()) {
       violated("a mobile network moves with its router", picture(prefix) + "\n      " + other->ShortDebugString());
     }
   }
@@ -1209,8 +1211,11 @@ void World::check_at_rest() {
     if (binding->state() != (attached < 0 ? v1::BINDING_STATE_DETACHED : v1::BINDING_STATE_SETTLED)) {
       left_over("not settled");
     }
-    // An MN whose prefix has ended is told so where it is.
-    const int refuses = binding->released() && !mobile.links.empty() ? mobile.links.back() : -1;
+    // An MN whose prefix has ended is told so where it is served.
+    int refuses = -1;
+    for (const auto* other : server_->machine().bindings_of(mobile.id)) {
+      if (binding->released() && !lm::is_detached(*other)) refuses = ar_of(other->attached_ar());
+    }
     for (const auto& holder : binding->holders()) {
       const int ar = ar_of(holder.ar());
       if (ar != attached && ar != known.home && ar != refuses) left_over(holder.ar() + " is a holder still");

@@ -1,5 +1,6 @@
 // What an operator may do to the network while everything goes on, and what has to have come of it in the end.
 #include <algorithm>
+#include <numeric>
 
 #include "lm-server/core/rules.h"
 #include "tests/model/speaker.h"
@@ -144,8 +145,11 @@ void World::check_follows_policy(const v1::Binding& binding) {
   request.set_ar(binding.attached_ar());
   const auto policy = server_->machine().effective_policy(request)->policy();
   v1::Mode expected = policy.mode();
-  for (const auto& fixed : policy.fixed_prefixes()) {
-    if (fixed.prefix() != binding.prefix()) continue;
+  for (const auto* list : {&policy.fixed_prefixes(), &policy.mobile_network_prefixes()}) {
+    const auto named = std::find_if(list->begin(), list->end(),
+                                    [&](const auto& fixed) { return fixed.prefix() == binding.prefix(); });
+    if (named == list->end()) continue;
+    const auto& fixed = *named;
     if (fixed.mode() != v1::MODE_UNSPECIFIED) expected = fixed.mode();
     if (expected == v1::MODE_NOMADIC) expected = v1::MODE_RELOCATE;
   }
@@ -169,6 +173,12 @@ void World::check_counts() {
     std::uint64_t home = 0;
     std::uint64_t held = 0;
     std::set<std::string> used;
+    // In /64s.
+    std::uint64_t size() const {
+      return std::accumulate(used.begin(), used.end(), std::uint64_t{0}, [](std::uint64_t sum, const std::string& text) {
+        return sum + Ipv6Prefix::parse(text)->count(64);
+      });
+    }
   };
   std::map<std::string, Count> counts;
   const auto& machine = server_->machine();
@@ -180,12 +190,14 @@ void World::check_counts() {
     return true;
   });
   for (const auto& entry : machine.policies()) {
-    for (const auto& fixed : entry.policy().fixed_prefixes()) counts[fixed.home_ar()].used.insert(fixed.prefix());
+    for (const auto* list : {&entry.policy().fixed_prefixes(), &entry.policy().mobile_network_prefixes()}) {
+      for (const auto& fixed : *list) counts[fixed.home_ar()].used.insert(fixed.prefix());
+    }
   }
   for (const auto& node : machine.nodes()) {
     const auto& count = counts[node.info().name()];
     if (node.attached() != count.attached || node.home() != count.home || node.held() != count.held ||
-        node.pool_used() != count.used.size()) {
+        node.pool_used() != count.size()) {
       violated("when events stop, the LM's counts are right", node.ShortDebugString());
     }
   }
