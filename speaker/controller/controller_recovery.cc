@@ -162,7 +162,9 @@ void Controller::add_held_prefixes(v1::AttachRequest& request) const {
   const auto prefixes = prefixes_of_mn_.find(request.mn_id());
   if (prefixes == prefixes_of_mn_.end()) return;
   for (const auto& prefix : prefixes->second) {
-    if (entries_.at(prefix).record.attached_ar() == config_.name) request.add_held_prefixes(prefix.to_string());
+    const auto& record = entries_.at(prefix).record;
+    // Those of a mobile router's networks are its profile's.
+    if (record.attached_ar() == config_.name && !record.mobile_network()) request.add_held_prefixes(prefix.to_string());
   }
 }
 

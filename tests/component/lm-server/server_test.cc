@@ -548,7 +548,8 @@ TEST_F(ServerTest, AnAttachThatItsSpeakerHasGivenUpDoesNotHappen) {
   // What is answered without the engine comes behind the news that the call was given up.
   grpc::GenericStub generic(run.channel);
   grpc::ClientContext unknown_context;
-  grpc::ByteBuffer nothing;
+  const grpc::Slice empty;
+  grpc::ByteBuffer nothing(&empty, 1);
   grpc::ByteBuffer answer;
   std::promise<grpc::Status> unknown;
   generic.UnaryCall(&unknown_context, "/kedge.v1.Mobility/Unknown", {}, &nothing, &answer,
