@@ -21,7 +21,8 @@ def fixture_mobile(lab, events, prefix):
 
 
 def bgp(kind, source, target, prefix, preference=None):
-    return lambda p: (p.kind, p.source, p.target, p.prefix, p.local_preference) == (kind, LOCATOR.get(source, source), LOCATOR.get(target, target), prefix, preference)
+    wanted = (kind, LOCATOR.get(source, source), LOCATOR.get(target, target), prefix, preference)
+    return lambda p: (p.kind, p.source, p.target, p.prefix, p.local_preference) == wanted
 
 
 def flow(source, target, tunnel=None):

@@ -72,7 +72,7 @@ def test_purge_leaves_nothing_of_kedge_and_everything_else(namespace, programs, 
         speaker.send_signal(signal.SIGTERM)
         assert speaker.wait(timeout=15) == 0
     # As bindings leave them: routes in each of the tables.
-    for table in (8818, 8819, 8820):
+    for table in (8818, 8819, 8820, 8821):
         namespace.run("ip", "-6", "route", "add", "2001:db8:1000:1::/64", "dev", "kx0", "table", table, "protocol", 88)
     before = namespace.own_objects()
     assert before["links"] == ["kx0", "kx1"] and before["rules"] and len(before["routes"]) >= 3
