@@ -185,7 +185,8 @@ class Parser {
         ->check(CLI::IsMember({"table", "json"}))
         ->type_name("FORMAT")
         ->capture_default_str();
-    app_.add_option("--timeout", timeout_, "Longest wait for an answer, or the next piece of a backup, in seconds; watch waits for ever")
+    app_.add_option("--timeout", timeout_,
+                    "Longest wait for an answer, or the next piece of a backup, in seconds; watch waits for ever")
         ->type_name("SECONDS")
         ->capture_default_str();
     app_.add_flag("-v,--verbose", line_.global.verbose, "Log what is done, warnings included, on standard error");
@@ -261,7 +262,8 @@ class Parser {
   }
 
   void add_backup() {
-    backup_app_ = add_command("backup", "Write the server's store into a file, for kedge-lm --restore", kBackupExamples);
+    backup_app_ =
+        add_command("backup", "Write the server's store into a file, for kedge-lm --restore", kBackupExamples);
     backup_app_->add_option("file", backup_.file, "The file; - for standard output")->required()->type_name("FILE");
     backup_app_->add_flag("--force", backup_.force, "Replace a file that is there already");
   }
@@ -344,7 +346,8 @@ std::variant<CommandLine, Message> parse_command_line(std::vector<std::string> a
   } catch (const CLI::ParseError& error) {
     const bool none = error.get_name() == "RequiredError" && !parser.has_command();
     const std::string what =
-        none ? "a command is needed: status, nodes, bindings, binding, watch, policy, node, detach or backup" : error.what();
+        none ? "a command is needed: status, nodes, bindings, binding, watch, policy, node, detach or backup"
+             : error.what();
     return Message{ExitCode::kUsage, fmt::format("kedgectl: {}\nSee kedgectl --help.\n", what)};
   }
 }

@@ -141,8 +141,9 @@ int main(int argc, char** argv) {
   app.add_flag("--check", check, "Check the configuration and exit");
   std::string backup;
   bool force = false;
-  auto* restores = app.add_option("--restore", backup, "Make the store anew from this backup (kedgectl backup) and exit")
-                       ->type_name("FILE");
+  auto* restores =
+      app.add_option("--restore", backup, "Make the store anew from this backup (kedgectl backup) and exit")
+          ->type_name("FILE");
   app.add_flag("--force", force, "With --restore: move a store that is there already aside")->needs(restores);
   app.set_version_flag("--version", kVersion);
   app.footer("Exit codes: 0 stopped as asked, 1 error while running, 2 bad configuration or command line.");

@@ -179,14 +179,14 @@ void Machine::settle_preference(Transaction& tx, Entry& entry) {
   if (binding.mode() != v1::MODE_RELOCATE) return;
   v1::Holder& attached = *find_holder(binding, binding.attached_ar());
   const std::uint32_t others = highest_other_preference(binding, attached.ar());
-  const std::uint32_t levels = settings_.preference_levels;
   std::uint32_t preference = binding.preference();
 
   if (preference == 0) {
     const bool nobody_announces = others == 0 && attached.advertises_preference() == 0;
     if (is_away(binding) && nobody_announces) preference = 1;
   } else if (others >= preference) {
-    preference = others < levels ? others + 1 : 0;
+    // More is announced than was known. Another generation, so that nothing counts that was said of the lower level.
+    return begin_generation(tx, entry);
   } else {
     // RFC 8818, 4.3: "the old anchor withdraws the /64 and the new anchor injects it". What is left to announce is as
     // little as possible: nothing at home, the lowest level elsewhere, so that the levels last.

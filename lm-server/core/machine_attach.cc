@@ -174,8 +174,7 @@ absl::Status Machine::check_policy_allows(const v1::AttachRequest& request, cons
         absl::StrCat("allowed_ars of mobile node ", request.mn_id(), " has ", allowed, ", not ", request.ar()));
   }
   // What is served there already stays.
-  const bool stays =
-      is_attached_at(request.mn_id(), request.ar()) || request.trigger() == v1::TRIGGER_RECOVERY;
+  const bool stays = is_attached_at(request.mn_id(), request.ar()) || request.trigger() == v1::TRIGGER_RECOVERY;
   if (here.draining && !stays) {
     return absl::FailedPreconditionError(
         absl::StrCat("access router ", request.ar(),

@@ -1,9 +1,9 @@
 // After the store was restored from a backup: what has happened since the backup is learnt again from the ARs.
 //
-// What the LM knows of attachments and of what ARs hold is as old as the backup. A redirect that relied on it could lead
-// to an AR that has let go long since, or form a loop. So each binding begins a generation of the new epoch in which
-// nothing has been acknowledged, as if its MN had left a moment ago: every AR keeps what it has. The AR that has the MN
-// attaches it anew (TRIGGER_RECOVERY), and all goes on as after any other arrival.
+// What the LM knows of attachments and of what ARs hold is as old as the backup. A redirect that relied on it could
+// lead to an AR that has let go long since, or form a loop. So each binding begins a generation of the new epoch in
+// which nothing has been acknowledged, as if its MN had left a moment ago: every AR keeps what it has. The AR that has
+// the MN attaches it anew (TRIGGER_RECOVERY), and all goes on as after any other arrival.
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
@@ -31,7 +31,8 @@ absl::StatusOr<Machine::Restoration> Machine::load_restoration(const std::map<st
   } else if (const auto at = values.find(kRestoredAtKey); at != values.end()) {
     google::protobuf::Timestamp time;
     if (!time.ParseFromString(at->second)) {
-      return absl::DataLossError(absl::StrCat("the store's value of ", kRestoredAtKey, " is no time; restore a backup"));
+      return absl::DataLossError(
+          absl::StrCat("the store's value of ", kRestoredAtKey, " is no time; restore a backup"));
     }
     result.at = from_proto(time);
   }
@@ -42,7 +43,8 @@ void Machine::tell_restored(const Restoration& restoration, Output& output, Comm
   if (!restoration.from) return;
   commit.writes.push_back({kRestoredFromKey, std::nullopt});
   commit.writes.push_back({kRestoredAtKey, to_proto(*restoration.at).SerializeAsString()});
-  const auto& backup = *restoration.from;
+  v1::BackupHeader backup = *restoration.from;
+  backup.mutable_made_at()->set_nanos(0);
   auto& event = output.events.emplace_back();
   event.set_type(v1::EVENT_TYPE_STORE_RESTORED);
   *event.mutable_at() = to_proto(*restoration.at);

@@ -12,7 +12,10 @@
 #include <cstring>
 #include <ctime>
 #include <filesystem>
+#include <fstream>
+#include <memory>
 #include <optional>
+#include <string>
 #include <system_error>
 #include <utility>
 
@@ -103,9 +106,8 @@ class StoreLock {
     rocksdb::FileLock* lock = nullptr;
     const auto status = rocksdb::Env::Default()->LockFile(directory + "/LOCK", &lock);
     if (status.ok()) return std::unique_ptr<StoreLock>(new StoreLock(lock));
-    return absl::FailedPreconditionError(absl::StrCat("data_directory ", directory,
-                                                      " is in use; stop the kedge-lm that runs on it (",
-                                                      status.ToString(), ")"));
+    return absl::FailedPreconditionError(absl::StrCat(
+        "data_directory ", directory, " is in use; stop the kedge-lm that runs on it (", status.ToString(), ")"));
   }
   ~StoreLock() { rocksdb::Env::Default()->UnlockFile(lock_); }
   StoreLock(const StoreLock&) = delete;
@@ -137,8 +139,8 @@ absl::StatusOr<std::string> make_folder_beside(const std::string& directory) {
 }
 
 std::string name_aside(const std::string& directory, SystemTime now) {
-  const std::time_t seconds = std::chrono::system_clock::to_time_t(
-      std::chrono::time_point_cast<std::chrono::system_clock::duration>(now));
+  const std::time_t seconds =
+      std::chrono::system_clock::to_time_t(std::chrono::time_point_cast<std::chrono::system_clock::duration>(now));
   std::tm utc{};
   ::gmtime_r(&seconds, &utc);
   char text[32];
@@ -166,6 +168,12 @@ absl::Status take_its_place(const std::string& made, const std::string& director
   // Not every file system exchanges.
   if (auto s = rename_folder(directory, aside); !s.ok()) return s;
   return rename_folder(made, directory);
+}
+
+void mark_superseded(const std::string& aside, const std::string& file) {
+  std::ofstream mark(absl::StrCat(aside, "/", RocksDbStore::kSupersededFile));
+  mark << "by " << file << "\n" << std::flush;
+  if (!mark) log_warning("restored_unmarked", "folder", aside, "do", "let no kedge-lm run on it");
 }
 
 // As the LM has had it, so that it can still write there.
@@ -253,10 +261,10 @@ absl::StatusOr<Restored> restore_store(const std::string& file, const std::strin
 
   if (*empty) give_same_owner(*made, target);
   if (occupied) result.moved_to = name_aside(target, now);
-  const auto placed =
-      occupied ? take_its_place(*made, target, result.moved_to) : rename_folder(*made, target);
+  const auto placed = occupied ? take_its_place(*made, target, result.moved_to) : rename_folder(*made, target);
   if (!placed.ok()) return placed;
   std::move(remove).Cancel();
+  if (occupied) mark_superseded(result.moved_to, file);
   sync_folder(fs::path(target).parent_path());
   return result;
 }

@@ -24,8 +24,8 @@ struct Restored {
 // never deleted.
 //
 // NotFound, PermissionDenied: `file` cannot be read, or `directory` not be made; InvalidArgument: `file` is no backup;
-// DataLoss: it is damaged or cut off; FailedPrecondition: `directory` is not empty, or its store is in use; Unavailable:
-// anything else. Each text names the file or folder and says what to do.
+// DataLoss: it is damaged or cut off; FailedPrecondition: `directory` is not empty, or its store is in use;
+// Unavailable: anything else. Each text names the file or folder and says what to do.
 absl::StatusOr<Restored> restore_store(const std::string& file, const std::string& directory, bool force,
                                        SystemTime now);
 

@@ -198,7 +198,7 @@ void World::step(std::uint64_t random) {
         done = stale_record(pick_router());
       } else if (fault < 87) {
         done = frr_restarts(pick_router());
-      } else if (fault < 95) {
+      } else if (fault < 92) {
         done = speaker_dies(pick_router());
       } else {
         done = lm_dies();
@@ -460,10 +460,8 @@ void World::lm_attach(const v1::AttachRequest& request, Server::Reply reply) {
 }
 
 void World::lm_detach(const v1::DetachRequest& request, Server::Reply reply) {
-  std::map<std::string, v1::Generation> before;
-  for (const auto* binding : server_->machine().bindings_of(request.mn_id())) {
-    before[binding->prefix()] = binding->generation();
-  }
+  std::map<std::string, v1::Binding> before;
+  for (const auto* binding : server_->machine().bindings_of(request.mn_id())) before[binding->prefix()] = *binding;
   auto output = server_->machine().detach(request, now_);
   trace("the LM takes {}'s detach {} of {} at {}: {}", request.ar(), request.sequence(), request.mn_id(),
         request.generation().revision(), output.stale ? "stale" : output.status.ToString());
@@ -471,7 +469,8 @@ void World::lm_detach(const v1::DetachRequest& request, Server::Reply reply) {
     const auto& old = before.at(binding->prefix());
     // An AR that has recovered an MN which has left means all that it has of it.
     if (lm::is_none(request.generation())) continue;
-    if (!lm::same(binding->generation(), old) && !lm::same(request.generation(), old)) {
+    if (!lm::same(binding->generation(), old.generation()) &&
+        lm::compare(old.attachment_generation(), request.generation()) > 0) {
       violated("no message with an old generation changes anything", "a detach did: " + request.ShortDebugString());
     }
   }
@@ -554,7 +553,10 @@ v1::Generation World::check_redirect(Router& router, const Ipv6Prefix& prefix,
                                      const std::optional<speaker::Route>& route, const v1::Binding* record,
                                      bool from_snapshot) {
   const auto* held = kernel_of(ar_of(router.name), prefix);
-  if (record == nullptr) return held == nullptr ? v1::Generation() : held->generation;
+  const auto confirmed = router.confirmed.find(prefix);
+  const bool had = route && confirmed != router.confirmed.end() && confirmed->second.route == *route;
+  if (record == nullptr)
+    return had ? confirmed->second.generation : held == nullptr ? v1::Generation() : held->generation;
   if (!route || route->kind != Kind::kRedirect) return record->generation();
   const int target = ar_of(route->segment);
   const auto& acknowledged = known_[prefix].acknowledged_delivery;
@@ -563,8 +565,7 @@ v1::Generation World::check_redirect(Router& router, const Ipv6Prefix& prefix,
   }
   if (held != nullptr && held->route == *route) return held->generation;
   // Back to what it had, from something that was never confirmed and that nobody therefore relies on.
-  const auto confirmed = router.confirmed.find(prefix);
-  if (confirmed != router.confirmed.end() && confirmed->second.route == *route) return confirmed->second.generation;
+  if (had) return confirmed->second.generation;
   // A speaker that has just started knows only what it has acknowledged in its last life.
   const auto from = acknowledged.lower_bound({target, 0, 0});
   const bool ever = from != acknowledged.end() && std::get<0>(*from) == target;
