@@ -27,9 +27,9 @@ absl::Status BackupVerifier::take_header(const v1::BackupRecord& record) {
     return absl::InvalidArgumentError("this is no backup of kedge-lm");
   }
   if (record.header().format() != kBackupFormat) {
-    return absl::InvalidArgumentError(absl::StrCat("the backup is of format ", record.header().format(), ", made by kedge-lm ",
-                                                   record.header().version(), "; this version knows format ",
-                                                   kBackupFormat));
+    return absl::InvalidArgumentError(absl::StrCat("the backup is of format ", record.header().format(),
+                                                   ", made by kedge-lm ", record.header().version(),
+                                                   "; this version knows format ", kBackupFormat));
   }
   header_ = record.header();
   begun_ = true;

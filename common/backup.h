@@ -27,8 +27,8 @@ class BackupChecksum {
 // Looks whether records come whole and in their order: a header, entries with growing keys, an end.
 class BackupVerifier {
  public:
-  // InvalidArgument: this is no backup, or one of a format that this version does not know. DataLoss: it is damaged. The
-  // text says where.
+  // InvalidArgument: this is no backup, or one of a format that this version does not know. DataLoss: it is damaged.
+  // The text says where.
   absl::Status take(const v1::BackupRecord& record);
   // The end has been there.
   bool complete() const { return complete_; }

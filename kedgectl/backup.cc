@@ -190,7 +190,8 @@ class Backup {
 
   ExitCode summarize() {
     const auto& header = verifier_.header();
-    const std::string revision = format_generation(header.revision());
+    // Also that of a store in which nothing has been written yet.
+    const std::string revision = fmt::format("{}.{}", header.revision().epoch(), header.revision().revision());
     if (command_.file == "-") {
       tell(session_.err, fmt::format("{} entries as of revision {}", verifier_.entries(), revision));
       return ExitCode::kOk;

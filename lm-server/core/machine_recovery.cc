@@ -43,7 +43,8 @@ void Machine::tell_restored(const Restoration& restoration, Output& output, Comm
   if (!restoration.from) return;
   commit.writes.push_back({kRestoredFromKey, std::nullopt});
   commit.writes.push_back({kRestoredAtKey, to_proto(*restoration.at).SerializeAsString()});
-  const auto& backup = *restoration.from;
+  v1::BackupHeader backup = *restoration.from;
+  backup.mutable_made_at()->set_nanos(0);
   auto& event = output.events.emplace_back();
   event.set_type(v1::EVENT_TYPE_STORE_RESTORED);
   *event.mutable_at() = to_proto(*restoration.at);

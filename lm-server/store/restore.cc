@@ -12,7 +12,10 @@
 #include <cstring>
 #include <ctime>
 #include <filesystem>
+#include <fstream>
+#include <memory>
 #include <optional>
+#include <string>
 #include <system_error>
 #include <utility>
 
@@ -167,6 +170,12 @@ absl::Status take_its_place(const std::string& made, const std::string& director
   return rename_folder(made, directory);
 }
 
+void mark_superseded(const std::string& aside, const std::string& file) {
+  std::ofstream mark(absl::StrCat(aside, "/", RocksDbStore::kSupersededFile));
+  mark << "by " << file << "\n" << std::flush;
+  if (!mark) log_warning("restored_unmarked", "folder", aside, "do", "let no kedge-lm run on it");
+}
+
 // As the LM has had it, so that it can still write there.
 void give_same_owner(const std::string& made, const std::string& like) {
   struct stat old {};
@@ -255,6 +264,7 @@ absl::StatusOr<Restored> restore_store(const std::string& file, const std::strin
   const auto placed = occupied ? take_its_place(*made, target, result.moved_to) : rename_folder(*made, target);
   if (!placed.ok()) return placed;
   std::move(remove).Cancel();
+  if (occupied) mark_superseded(result.moved_to, file);
   sync_folder(fs::path(target).parent_path());
   return result;
 }

@@ -129,6 +129,17 @@ absl::Status check_space(const std::string& directory, std::uint64_t least) {
                                              " needed); make room"));
 }
 
+absl::Status check_not_superseded(const std::string& directory) {
+  const std::string file = absl::StrCat(directory, "/", RocksDbStore::kSupersededFile);
+  std::error_code error;
+  if (!std::filesystem::exists(file, error)) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("the store in data_directory ", directory,
+                   " was replaced by a backup, and access routers have gone on since: restore a backup; to open it all "
+                   "the same, where no access router reaches it, remove ",
+                   file));
+}
+
 absl::StatusOr<std::unique_ptr<rocksdb::DB>> open_database(const std::string& directory, bool has_to_be_new) {
   rocksdb::Options options;
   options.create_if_missing = true;
@@ -221,6 +232,7 @@ absl::Status make_directory(const std::string& directory) {
 absl::StatusOr<std::unique_ptr<RocksDbStore>> RocksDbStore::open(const std::string& directory,
                                                                  const RocksDbStoreOptions& options) {
   if (auto s = make_directory(directory); !s.ok()) return s;
+  if (auto s = check_not_superseded(directory); !s.ok()) return s;
   if (auto s = check_space(directory, options.least_free_bytes); !s.ok()) return s;
   auto db = open_database(directory, false);
   if (!db.ok()) return db.status();

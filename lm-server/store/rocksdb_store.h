@@ -34,9 +34,13 @@ struct RocksDbStoreOptions {
 
 class RocksDbStore : public Store {
  public:
-  // Opens or makes the store in `directory` (its parent has to exist). FailedPrecondition: another process has it open;
-  // PermissionDenied, NotFound: the folder cannot be made or written; DataLoss: it is damaged; Unavailable: anything
-  // else. Each text says what to do.
+  // A file in the folder of a store that another one has taken the place of. What it says of access routers is not so
+  // any more, and they would believe it.
+  static constexpr const char* kSupersededFile = "SUPERSEDED";
+
+  // Opens or makes the store in `directory` (its parent has to exist). FailedPrecondition: another process has it open,
+  // or it is superseded; PermissionDenied, NotFound: the folder cannot be made or written; DataLoss: it is damaged;
+  // Unavailable: anything else. Each text says what to do.
   static absl::StatusOr<std::unique_ptr<RocksDbStore>> open(const std::string& directory,
                                                             const RocksDbStoreOptions& options = {});
   // Answers all commits that wait, then makes everything durable.

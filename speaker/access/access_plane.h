@@ -115,8 +115,8 @@ class AccessPlane {
   // When the MN was last heard here; nullopt if never.
   virtual std::optional<SteadyTime> last_heard(const LinkLayerAddress& mn) const = 0;
   // Asks the MN at once whether it is there, served or not: `answered` runs once, true as soon as anything is heard of
-  // it on `interface`, false when it has answered none of the solicitations (RFC 4861, 7.3.3), when the link is down, or
-  // when it is asked anew. A served MN that has answered none is reported as departed before.
+  // it on `interface`, false when it has answered none of the solicitations (RFC 4861, 7.3.3), when the link is down,
+  // or when it is asked anew. A served MN that has answered none is reported as departed before.
   virtual void probe(const LinkLayerAddress& mn, const Ipv6Address& link_local, const std::string& interface,
                      std::function<void(bool)> answered) = 0;
   virtual AccessCounters counters() const { return {}; }

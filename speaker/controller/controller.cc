@@ -185,7 +185,10 @@ void Controller::on_snapshot(const LmClient::Snapshot& snapshot) {
   }
   for (auto& [prefix, entry] : previous) {
     observer_.unwatch(prefix);
-    if (!withheld_.contains(prefix) && !keeps(entry, nullptr)) continue;
+    if (!withheld_.contains(prefix) && !keeps(entry, nullptr)) {
+      if (entry.level_committed != 0U) withdrawing_.insert(prefix);
+      continue;
+    }
     known.insert(prefix);
     entry.kept = true;
     entry.watched = false;
@@ -237,11 +240,17 @@ void Controller::on_snapshot(const LmClient::Snapshot& snapshot) {
     entry.confirmed = status.ok();
     // Otherwise reconcile() below sets each by itself and learns which one failed.
     if (status.ok()) entry.programmed = entry.requested;
-    // FRR confirms each that it holds or shall let go; of the others it holds nothing.
+    // FRR confirms each that it holds or shall let go, and all of which this run does not know what it holds: the LM
+    // may not know either.
     const auto* own = own_holder(entry.record, config_.name);
-    if (entry.level_wanted > 0 || (own != nullptr && own->advertises_preference() > 0)) entry.level_committed.reset();
+    const bool announced = entry.level_committed != 0U || (own != nullptr && own->advertises_preference() > 0);
+    const bool unknown = !known.contains(prefix) || withdrawing_.contains(prefix);
+    if (entry.level_wanted > 0 || announced || unknown) entry.level_committed.reset();
   }
   injector_->replace_all(levels);
+  for (const auto& prefix : withdrawing_) {
+    if (!levels.contains(prefix)) injector_->set(prefix, 0);
+  }
   for (auto& [prefix, entry] : entries_) {
     if (entry.level_wanted == 0 && !entry.level_committed) injector_->set(prefix, 0);
   }
@@ -318,6 +327,7 @@ void Controller::take(const v1::Binding& binding) {
   // What is kept is of an earlier epoch: anything is newer.
   if (!std::exchange(entry.kept, false) && compare(binding.revision(), entry.record.revision()) < 0) return;
   withheld_.erase(*prefix);
+  if (withdrawing_.contains(*prefix)) entry.level_committed.reset();
   if (entry.record.mn_id() != binding.mn_id()) unlist(*prefix, entry.record.mn_id());
   const auto before = std::exchange(entry.desired, desired(binding, config_.name));
   const bool new_generation = compare(binding.generation(), entry.record.generation()) != 0;
@@ -336,6 +346,7 @@ void Controller::drop(const Ipv6Prefix& prefix) {
   const auto found = entries_.find(prefix);
   if (found != entries_.end()) {
     unlist(prefix, found->second.record.mn_id());
+    if (found->second.level_committed != 0U) withdrawing_.insert(prefix);
     entries_.erase(found);
   }
   withheld_.erase(prefix);
@@ -582,6 +593,7 @@ void Controller::on_programmed(const Ipv6Prefix& prefix) {
 }
 
 void Controller::on_committed(const Ipv6Prefix& prefix, std::uint32_t level) {
+  withdrawing_.erase(prefix);
   const auto found = entries_.find(prefix);
   if (found == entries_.end() || found->second.level_wanted != level) return;
   found->second.level_committed = level;

@@ -168,8 +168,8 @@ class Controller {
   SteadyTime heard_by_itself(const LinkLayerAddress& mn, const PendingAttach& pending) const;
   bool was_heard_lately(const LinkLayerAddress& mn, const PendingAttach& pending) const;
 
-  // Recovery (controller_recovery.cc). The LM has come back with another epoch: its store was restored, and what it knows
-  // is old. Each MN that is served here is attached anew; what it is served with stays meanwhile.
+  // Recovery (controller_recovery.cc). The LM has come back with another epoch: its store was restored, and what it
+  // knows is old. Each MN that is served here is attached anew; what it is served with stays meanwhile.
   void begin_recovery();
   void recover(const LinkLayerAddress& mn, bool departed);
   bool recovering(const std::string& mn_id) const;
@@ -222,6 +222,8 @@ class Controller {
   const SteadyTime started_at_ = std::chrono::steady_clock::now();
   // Until then, redirects are kept.
   SteadyTime keep_until_;
+  // Dropped while FRR still announced them, and not confirmed as withdrawn.
+  std::set<Ipv6Prefix> withdrawing_;
   std::deque<LinkLayerAddress> to_ask_;
   bool asking_ = false;
   v1::SpeakerHealth health_;

@@ -639,7 +639,10 @@ v1::Generation World::check_redirect(Router& router, const Ipv6Prefix& prefix,
                                      const std::optional<speaker::Route>& route, const v1::Binding* record,
                                      bool from_snapshot) {
   const auto* held = kernel_of(ar_of(router.name), prefix);
-  if (record == nullptr) return held == nullptr ? v1::Generation() : held->generation;
+  const auto confirmed = router.confirmed.find(prefix);
+  const bool had = route && confirmed != router.confirmed.end() && confirmed->second.route == *route;
+  if (record == nullptr)
+    return had ? confirmed->second.generation : held == nullptr ? v1::Generation() : held->generation;
   if (route && route->kind == Kind::kDeliver && record->attached_ar() != router.name) {
     // What an old anchor keeps.
     const bool delivers = held != nullptr && held->route.kind == Kind::kDeliver;
@@ -653,8 +656,7 @@ v1::Generation World::check_redirect(Router& router, const Ipv6Prefix& prefix,
   }
   if (held != nullptr && held->route == *route) return held->generation;
   // Back to what it had, from something that was never confirmed and that nobody therefore relies on.
-  const auto confirmed = router.confirmed.find(prefix);
-  if (confirmed != router.confirmed.end() && confirmed->second.route == *route) return confirmed->second.generation;
+  if (had) return confirmed->second.generation;
   // A speaker that has just started knows only what it has acknowledged in its last life.
   const auto from = acknowledged.lower_bound({target, 0, 0});
   const bool ever = from != acknowledged.end() && std::get<0>(*from) == target;

@@ -149,6 +149,10 @@ TEST_F(RestoreTest, AStoreThatIsThereIsMovedAsideIfThatIsAskedForAndNeverDeleted
     const auto restored = restore(true);
     ASSERT_TRUE(restored.ok()) << restored.status();
     EXPECT_THAT(restored->moved_to, HasSubstr("data.before-restore-20270115T080000Z"));
+    const auto opened = RocksDbStore::open(restored->moved_to).status();
+    EXPECT_EQ(opened.code(), absl::StatusCode::kFailedPrecondition) << "access routers would believe it";
+    EXPECT_THAT(std::string(opened.message()), HasSubstr(restored->moved_to + "/SUPERSEDED"));
+    std::filesystem::remove(restored->moved_to + "/SUPERSEDED");
     EXPECT_TRUE(read(restored->moved_to).values.contains(i == 0 ? "old" : "c"));
   }
   EXPECT_FALSE(read(directory_).values.contains("old"));

@@ -635,6 +635,7 @@ TEST_F(ControllerTest, ASolicitationOnAnEarlierLinkBeforeTheFirstSnapshotIsAnArr
 TEST_F(ControllerTest, WithoutRedirectionTheOldRouteGoesOnlyWhenBgpPrefersTheNewOne) {
   start("ar1", /*redirection=*/false);
   snapshot({attached("ar1", 10, 0)});
+  injector_->on_committed(prefix(), 0);
   auto moved = attached("ar2", 20, 1);
   delivers(moved, "ar2", 21);
   record(moved);
@@ -1023,6 +1024,7 @@ TEST_F(ControllerTest, IsNotClearedUntilTheKernelHasConfirmedTheRemoval) {
   holder(binding, "ar2")->set_releasing(true);
   forwarding_.failure = absl::UnavailableError("busy");
   snapshot({binding});
+  injector_->on_committed(prefix(), 0);
   EXPECT_THAT(take(), Not(Contains(::testing::StartsWith("ack CLEARED"))));
   forwarding_.failure = absl::OkStatus();
   forwarding_.on_programmed(prefix());
@@ -1125,7 +1127,8 @@ TEST_F(RecoveryTest, WhatTheRestoredLmDoesNotKnowStaysAndIsToldToIt) {
   const auto journal = take();
   EXPECT_THAT(journal, Contains("ack DELIVERING 2001:db8:1000::/64"));
   EXPECT_THAT(journal, Contains("ack ADVERTISED 2001:db8:1000::/64 at 1"));
-  EXPECT_THAT(journal, Not(Contains(::testing::StartsWith("kernel")))) << "the record has a lower revision than the old";
+  EXPECT_THAT(journal, Not(Contains(::testing::StartsWith("kernel"))))
+      << "the record has a lower revision than the old";
   io_.run();
   EXPECT_THAT(take(), IsEmpty()) << "what was taken up stays";
 }
@@ -1193,8 +1196,8 @@ TEST_F(RecoveryTest, AnMnThatHasLeftIsToldWithWhatItHadAndThenThatItHasLeft) {
 
 TEST_F(RecoveryTest, AnMnThatLeftWhileTheLmWasAwayIsToldToo) {
   serve();
-  access_.on_departure({mn(), "eth2", v1::DETACH_REASON_LINK_DOWN,
-                        std::chrono::steady_clock::now() - std::chrono::seconds(20)});
+  access_.on_departure(
+      {mn(), "eth2", v1::DETACH_REASON_LINK_DOWN, std::chrono::steady_clock::now() - std::chrono::seconds(20)});
   lm_.detach_done[0](absl::UnavailableError("LM away"));
   snapshot({}, 2);
   expect_untouched();
@@ -1255,6 +1258,19 @@ TEST_F(RecoveryTest, AnOldAnchorWithdrawsWhatTheRestoredLmDoesNotKnow) {
   EXPECT_THAT(injector_->all, IsEmpty());
   EXPECT_THAT(forwarding_.all,
               ElementsAre(std::pair<const std::string, std::string>(kPrefix, "redirect 2001:db8:a3::d")));
+}
+
+TEST_F(RecoveryTest, WhatAnEarlierRunMayHaveAnnouncedIsNotCalledClearedBeforeFrrSaysSo) {
+  start("ar2");
+  auto binding = attached("ar1", 20, 0);
+  delivers(binding, "ar1", 21);
+  holder(binding, "ar2")->set_releasing(true);
+  snapshot({binding});
+  const auto journal = take();
+  EXPECT_THAT(journal, Contains("frr 2001:db8:1000::/64 0"));
+  EXPECT_THAT(journal, Not(Contains("ack CLEARED 2001:db8:1000::/64")));
+  injector_->on_committed(prefix(), 0);
+  EXPECT_THAT(take(), Contains("ack CLEARED 2001:db8:1000::/64"));
 }
 
 TEST_F(RecoveryTest, ALmThatComesBackWithItsEpochIsTakenAtItsWord) {
