@@ -187,8 +187,8 @@ bool Machine::has_to_announce(const v1::Binding& binding) const {
   const std::uint32_t others = highest_other_preference(binding, binding.attached_ar());
   // Whatever is left of an earlier anchor would beat the aggregate.
   if (!is_away(binding)) return others > 0;
-  // RFC 8818, 4.2: the home AR is the anchor. An AR that was it until now withdraws, if it is the attached one only when
-  // what then goes to the home AR is redirected to it. Whoever cannot be told to withdraw is beaten.
+  // RFC 8818, 4.2: the home AR is the anchor. An AR that was it until now withdraws, if it is the attached one only
+  // when what then goes to the home AR is redirected to it. Whoever cannot be told to withdraw is beaten.
   const bool is_anchor = find_holder(binding, binding.attached_ar())->advertises_preference() > others;
   const bool redirected = follows(binding, *find_holder(binding, binding.home_ar()));
   return (is_anchor && !redirected) || another_announces(binding, false);

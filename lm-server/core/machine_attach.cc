@@ -102,11 +102,10 @@ const char* reason_name(v1::DetachReason reason) {
   }
 }
 
-// `generation` is the latest that the AR knew of any of the MN's prefixes: each may have had newer ones of its own since
-// it was attached, as its mode or its level changed.
+// `generation` is the latest that the AR knew of any of the MN's prefixes: each may have had newer ones of its own
+// since it was attached, as its mode or its level changed.
 bool means_this_attachment(const v1::Binding& binding, const v1::Generation& generation) {
-  const auto& began =
-      is_none(binding.attachment_generation()) ? binding.generation() : binding.attachment_generation();
+  const auto& began = is_none(binding.attachment_generation()) ? binding.generation() : binding.attachment_generation();
   return compare(began, generation) <= 0;
 }
 
@@ -456,8 +455,8 @@ Machine::Entry& Machine::introduce(Transaction& tx, const Ipv6Prefix& prefix, co
 v1::Generation Machine::attachment_of(const Transaction& tx, const v1::AttachRequest& request) const {
   if (request.trigger() != v1::TRIGGER_UNSPECIFIED) return tx.generation();
   for (const auto* binding : bindings_of(request.mn_id())) {
-    const bool elder = !is_none(binding->attachment_generation()) &&
-                       compare(binding->attachment_generation(), tx.generation()) < 0;
+    const bool elder =
+        !is_none(binding->attachment_generation()) && compare(binding->attachment_generation(), tx.generation()) < 0;
     if (binding->attached_ar() == request.ar() && elder) return binding->attachment_generation();
   }
   return tx.generation();

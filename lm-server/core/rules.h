@@ -24,8 +24,8 @@ std::uint32_t highest_other_preference(const v1::Binding& binding, const std::st
 // RFC 8818, 4.3: the prefix is anchored at the attached AR, which is not the one whose aggregate covers it.
 bool anchored_by_bgp(const v1::Binding& binding);
 
-// Level at which the attached AR beats all others, no lower than it may announce at already; 0: there is none left up to
-// `levels`.
+// Level at which the attached AR beats all others, no lower than it may announce at already; 0: there is none left up
+// to `levels`.
 std::uint32_t winning_preference(const v1::Binding& binding, std::uint32_t levels);
 
 // The attached AR has acknowledged, for the present generation, that it delivers.

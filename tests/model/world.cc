@@ -1001,7 +1001,7 @@ void World::check_level(const v1::Binding& binding, Known& known) const {
   if (!lm::same(binding.generation(), known.generation)) {
     known.generation = binding.generation();
     known.had_level = false;
-    known.attached[binding.generation().revision()] =
+    known.attached[{binding.generation().epoch(), binding.generation().revision()}] =
         ar_of(lm::is_detached(binding) ? binding.last_ar() : binding.attached_ar());
   } else if (binding.preference() > known.level && known.had_level) {
     violated("a level rises by a new generation only", binding.ShortDebugString());
@@ -1052,7 +1052,7 @@ void World::check_chains(const Ipv6Prefix& prefix, const Known& known) {
       if (hops > routers_.size()) violated("redirects form no loop", picture(prefix));
       const auto* here = kernel_of(at, prefix);
       if (here->route.kind != Kind::kRedirect) {
-        const auto attached = known.attached.find(here->generation.revision());
+        const auto attached = known.attached.find({here->generation.epoch(), here->generation.revision()});
         if (here->route.kind == Kind::kDeliver && attached != known.attached.end() && attached->second != at) {
           violated("a chain of redirects ends at the attached AR", picture(prefix));
         }

@@ -138,8 +138,8 @@ class World {
     bool has_acknowledged(int ar, const v1::Generation& g) const {
       return acknowledged_delivery.contains({ar, g.epoch(), g.revision()});
     }
-    // By the generation's revision.
-    std::map<std::uint64_t, int> attached;
+    // By the generation's epoch and revision.
+    std::map<std::pair<std::uint64_t, std::uint64_t>, int> attached;
     // The generation that was seen last, its level, and whether it has had one.
     v1::Generation generation;
     std::uint32_t level = 0;

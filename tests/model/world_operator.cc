@@ -146,8 +146,8 @@ void World::check_follows_policy(const v1::Binding& binding) {
   const auto policy = server_->machine().effective_policy(request)->policy();
   v1::Mode expected = policy.mode();
   for (const auto* list : {&policy.fixed_prefixes(), &policy.mobile_network_prefixes()}) {
-    const auto named = std::find_if(list->begin(), list->end(),
-                                    [&](const auto& fixed) { return fixed.prefix() == binding.prefix(); });
+    const auto named =
+        std::find_if(list->begin(), list->end(), [&](const auto& fixed) { return fixed.prefix() == binding.prefix(); });
     if (named == list->end()) continue;
     const auto& fixed = *named;
     if (fixed.mode() != v1::MODE_UNSPECIFIED) expected = fixed.mode();
@@ -175,9 +175,9 @@ void World::check_counts() {
     std::set<std::string> used;
     // In /64s.
     std::uint64_t size() const {
-      return std::accumulate(used.begin(), used.end(), std::uint64_t{0}, [](std::uint64_t sum, const std::string& text) {
-        return sum + Ipv6Prefix::parse(text)->count(64);
-      });
+      return std::accumulate(
+          used.begin(), used.end(), std::uint64_t{0},
+          [](std::uint64_t sum, const std::string& text) { return sum + Ipv6Prefix::parse(text)->count(64); });
     }
   };
   std::map<std::string, Count> counts;
