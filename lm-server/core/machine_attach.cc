@@ -80,11 +80,11 @@ const char* reason_name(v1::DetachReason reason) {
   }
 }
 
-// The policy may have made newer generations of the same attachment.
+// The speaker names the newest generation that it knows of any of the node's prefixes. The policy may have made newer
+// ones of the same attachment, of all of them or of one.
 bool means_this_attachment(const v1::Binding& binding, const v1::Generation& generation) {
   if (same(generation, binding.generation())) return true;
-  return !is_none(binding.attachment_generation()) && compare(generation, binding.attachment_generation()) >= 0 &&
-         compare(generation, binding.generation()) < 0;
+  return !is_none(binding.attachment_generation()) && compare(generation, binding.attachment_generation()) >= 0;
 }
 
 SystemTime idle_since(const v1::Binding& binding) {

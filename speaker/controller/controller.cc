@@ -559,7 +559,8 @@ void Controller::refresh_mn(const std::string& mn_id) {
   for (const auto& prefix : prefixes_of_mn_.at(mn_id)) {
     const auto& entry = entries_.at(prefix);
     // It may have an address from it still, and must not take it for anything new.
-    if (entry.desired.forwarding.kind == Forwarding::Kind::kRefuse) advertised.push_back({prefix, true, true});
+    const bool ended = entry.desired.forwarding.kind == Forwarding::Kind::kRefuse;
+    if (ended && !entry.record.mobile_network()) advertised.push_back({prefix, true, true});
     if (entry.record.attached_ar() != config_.name) continue;
     // No prefix is advertised to the MN before its packets are delivered; all of them go into one RA.
     if (!delivering(entry)) return;

@@ -462,14 +462,14 @@ void World::lm_attach(const v1::AttachRequest& request, Server::Reply reply) {
 void World::lm_detach(const v1::DetachRequest& request, Server::Reply reply) {
   std::map<std::string, v1::Generation> before;
   for (const auto* binding : server_->machine().bindings_of(request.mn_id())) {
-    before[binding->prefix()] = binding->generation();
+    before[binding->prefix()] = binding->attachment_generation();
   }
   auto output = server_->machine().detach(request, now_);
   trace("the LM takes {}'s detach {} of {} at {}: {}", request.ar(), request.sequence(), request.mn_id(),
         request.generation().revision(), output.stale ? "stale" : output.status.ToString());
   for (const auto* binding : server_->machine().bindings_of(request.mn_id())) {
-    const auto& old = before.at(binding->prefix());
-    if (!lm::same(binding->generation(), old) && !lm::same(request.generation(), old)) {
+    const auto& attachment = before.at(binding->prefix());
+    if (!lm::same(binding->attachment_generation(), attachment) && lm::compare(request.generation(), attachment) < 0) {
       violated("no message with an old generation changes anything", "a detach did: " + request.ShortDebugString());
     }
   }

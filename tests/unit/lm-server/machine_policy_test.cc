@@ -187,6 +187,25 @@ TEST_F(MachinePolicyTest, AFixedPrefixIsThereWhereverItsNodeIs) {
   EXPECT_FALSE(h.binding(kFixed).has_free_at());
 }
 
+// Its prefixes are of different generations, and it leaves with all of them.
+TEST_F(MachinePolicyTest, ADepartureMeansEveryPrefixThatWasAttachedByThen) {
+  arrive("ar1");
+  const auto first = h.binding(kPrefix).generation();
+  set(mn_scope(kMn), fixed_policy());
+  EXPECT_FALSE(h.detach("ar1", kMn, first).stale);
+  EXPECT_EQ(h.binding(kPrefix).state(), v1::BINDING_STATE_DETACHED_GRACE);
+  EXPECT_EQ(h.binding(kFixed).attached_ar(), "ar1") << "the access router did not know of it yet";
+  arrive("ar1");
+  v1::Policy one = fixed_policy();
+  one.mutable_fixed_prefixes(0)->set_mode(v1::MODE_REDIRECT);
+  set(mn_scope(kMn), one);
+  ASSERT_GT(h.binding(kFixed).generation().revision(), h.binding(kPrefix).generation().revision());
+  h.detach("ar1", kMn, h.binding(kFixed).generation());
+  for (const auto& prefix : {kPrefix, kFixed}) {
+    EXPECT_EQ(h.binding(prefix).state(), v1::BINDING_STATE_DETACHED_GRACE) << prefix;
+  }
+}
+
 TEST_F(MachinePolicyTest, NomadicByPolicyEndsWhatIsAwayAndAssignsAtOnce) {
   v1::Policy one;
   one.set_max_prefixes(1);
