@@ -61,6 +61,9 @@ def test_a_link_that_goes_ends_the_attachment_after_the_grace_and_the_prefix_aft
     freed = events.wait_for("PREFIX_FREED", since=since, prefix=mobile.prefix)
     say(capsys, request, f"unreachable {seconds_between(detached, unreachable):.2f} s after the detach; errors heard by CN {errors}; "
         f"free {seconds_between(unreachable, freed):.2f} s later")  # fmt: skip
+    # All of its prefixes have left at once, those that the policy has made later too.
+    both = [event for event in events.since(since, "DETACHED", mn_id=lab.mn_id()) if event["prefix"] in (mobile.prefix, FIXED)]
+    assert both[0]["generation"] == both[1]["generation"]
     # It may come back: no error that a host takes as final (docs/forwarding.md).
     assert "1/0" in errors and "1/1" not in errors
     assert seconds_between(detached, unreachable) >= GRACE and seconds_between(detached, freed) >= GRACE + QUARANTINE
