@@ -243,7 +243,9 @@ def test_a_restart_of_all_frr_takes_nothing_along(lab, events, away, flow, ar):
 
 @pytest.fixture(name="aim", scope="module")
 def fixture_aim(lab, events):
-    prefix = bring_home(lab, events)
+    prefix = lab.prefix_of(lab.mn_address())
+    if lab.binding(prefix)["attached_ar"] != "ar1":
+        lab.move(events, "ar1", prefix)
     aim = kill_table.Aim(seed=1)
     for direction in kill_table.DIRECTIONS:
         aim.learn(direction, kill_table.unharmed_move(lab, prefix, direction))
@@ -305,9 +307,9 @@ def test_an_access_router_s_uplink_goes_and_comes_back(lab, events, away, flow, 
     with without_uplink(lab, ar):
         scenarios.wait_until(f"the core has no way to {locator}", lambda: lab.bgp_best("core", pool) is None, seconds=30)
         if lossless:
-            wait_for_traffic(lab, flow)
+            flow.wait_for_traffic(ENOUGH)
     audit(lab, seconds=60)
-    wait_for_traffic(lab, flow)
+    flow.wait_for_traffic(ENOUGH)
     end = time.monotonic_ns()
     flow.wait_for_traffic(ENOUGH)
     after = time.monotonic_ns()
@@ -355,9 +357,9 @@ def test_an_access_router_that_reboots_serves_its_mobile_nodes_again(lab, prefix
     assert lab.binding(prefix)["attached_ar"] == "ar1"
     reboot(lab, "ar1")
     audit(lab, seconds=60)
-    wait_for_traffic(lab, flow)
+    flow.wait_for_traffic(ENOUGH)
     begin = time.monotonic_ns()
-    wait_for_traffic(lab, flow)
+    flow.wait_for_traffic(ENOUGH)
     end = time.monotonic_ns()
     flow.stop()
     assert_nothing_lost(flow, begin, end)
@@ -381,7 +383,7 @@ OUTAGES = [(1, "reject with tcp reset")] + ([(60, "drop")] if os.environ.get("KE
 def test_moves_while_the_lm_is_unreachable_are_made_good_afterwards(lab, events, prefix, flow, seconds, verdict):
     begin = time.monotonic_ns()
     with lm_unreachable(lab, verdict):
-        wait_for_traffic(lab, flow)
+        flow.wait_for_traffic(ENOUGH)
         unmoved = time.monotonic_ns()
         until = time.monotonic() + seconds
         moves = 0
@@ -393,9 +395,9 @@ def test_moves_while_the_lm_is_unreachable_are_made_good_afterwards(lab, events,
         assert lab.binding(prefix)["attached_ar"] == "ar1"
     scenarios.wait_until("attached where the node is", lambda: lab.binding(prefix)["attached_ar"] == "ar2", seconds=30)
     audit(lab)
-    wait_for_traffic(lab, flow)
+    flow.wait_for_traffic(ENOUGH)
     end = time.monotonic_ns()
-    wait_for_traffic(lab, flow)
+    flow.wait_for_traffic(ENOUGH)
     after = time.monotonic_ns()
     flow.stop()
     # Speakers forward without the LM; a node that has left its access router is reached again once the LM is.
@@ -509,14 +511,14 @@ def test_an_access_router_that_the_lm_does_not_know_goes_on_trying_until_it_does
     mn = "02:00:00:00:bb:01"
     with scenarios.lab_up(HANDOVER, f"t{os.getpid()}-faults-unknown") as lab:
         lab.wait_synced()
-        configure(lab, "ar2", "kedge-speaker", lambda text: text.replace("name: ar2", "name: ar9"))
+        speaker = lab.speaker_pid("ar2")
+        configure(lab, "lm", "kedge-lm", lambda text: text.replace("name: ar2", "name: ar9"))
 
         def told():
             log = lab.output("ar2", "cat", "/var/log/kedge/kedge-speaker.log").replace("\\", "")
-            return 'access router "ar9" is unknown; the LM\'s configuration has ar1, ar2' in log
+            return 'access router "ar2" is unknown; the LM\'s configuration has ar1, ar9' in log
 
         scenarios.wait_until("the log says what is wrong", told)
-        speaker = lab.speaker_pid("ar2")
         lab.run("mn1", "ip", "link", "set", "eth2", "up")
         solicit(lab, "eth2", mn)
         # The other one is served meanwhile.
@@ -525,8 +527,8 @@ def test_an_access_router_that_the_lm_does_not_know_goes_on_trying_until_it_does
         scenarios.wait_until("attached at ar1", lambda: binding_of(lab, other))
         assert binding_of(lab, mn) is None
 
-        configure(lab, "lm", "kedge-lm", lambda text: text.replace("name: ar2", "name: ar9"))
+        configure(lab, "lm", "kedge-lm", lambda text: text.replace("name: ar9", "name: ar2"))
         lab.wait_synced()
         solicit(lab, "eth2", mn)
-        scenarios.wait_until("attached at ar9", lambda: (binding_of(lab, mn) or {}).get("attached_ar") == "ar9")
+        scenarios.wait_until("attached at ar2", lambda: (binding_of(lab, mn) or {}).get("attached_ar") == "ar2")
         assert lab.speaker_pid("ar2") == speaker

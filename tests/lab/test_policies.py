@@ -324,7 +324,10 @@ def test_an_exhausted_pool_is_named_and_who_brings_a_prefix_along_is_served(shor
     freed = short_events.wait_for("PREFIX_FREED", since=since, prefix=gone)
     heir, attached, _ = radio.solicit(short_events, 18)
     assert attached
-    assert [b["mn_id"] for b in short.bindings() if b["prefix"] == gone] == [heir]
+    # On a slow machine others have been missed by now, and theirs are free too.
+    free = {event["prefix"] for event in short_events.since(since, "PREFIX_FREED")}
+    given = {b["prefix"] for b in short.bindings() if b["mn_id"] == heir}
+    assert given and given <= free
     ended = short_events.wait_for("DETACHED", since=since, prefix=gone)
     assert scenarios.timestamp_ns(freed["at"]) - scenarios.timestamp_ns(ended["at"]) >= 3_000_000_000
 
