@@ -254,7 +254,7 @@ def fixture_aim(lab, events):
     return aim
 
 
-# docs/faults.md, "Open": the old AR lets go when FRR has committed the removal, and BGP may tell of it much later.
+# Packets are lost then: docs/faults.md, "Open".
 MAY_LOSE = {"zebra, old AR", "bgpd, reflector"}
 
 # One kill of each; tests/lab/kill_table.py has all stages of both directions.
