@@ -160,10 +160,12 @@ int restore(const std::string& file, bool force, const v1::LmConfig& config) {
   const auto restored = restore_store(file, config.data_directory(), force, now_system());
   if (!restored.ok()) return fail(restored.status(), kExitRuntimeError);
   const auto& revision = restored->backup.revision();
+  auto made_at = restored->backup.made_at();
+  made_at.set_nanos(0);
   std::printf("%s: restored from %s: %llu entries as of revision %llu.%llu, %s; epoch %llu\n",
               config.data_directory().c_str(), file.c_str(), static_cast<unsigned long long>(restored->entries),
               static_cast<unsigned long long>(revision.epoch()), static_cast<unsigned long long>(revision.revision()),
-              google::protobuf::util::TimeUtil::ToString(restored->backup.made_at()).c_str(),
+              google::protobuf::util::TimeUtil::ToString(made_at).c_str(),
               static_cast<unsigned long long>(restored->epoch));
   if (!restored->moved_to.empty()) std::printf("what was there before is in %s\n", restored->moved_to.c_str());
   return kExitOk;

@@ -303,9 +303,11 @@ Output Machine::attach(const v1::AttachRequest& request, SystemTime now) {
   }
   const auto order = order_of(request.ar(), request.mn_id(), request.incarnation(), request.sequence());
   if (order == CallOrder::kStale) return refuse(overtaken(request), request, now);
+  // What a repeated one brings along was taken up, or refused, the first time.
+  const bool brings_along = recovery && order == CallOrder::kYounger;
   if (known != mobile_nodes_.end()) {
     if (auto s = check_younger(known->second, request.ar(), heard); !s.ok()) {
-      if (auto adopted = recovery ? adopt_elsewhere(request, now) : std::nullopt) return std::move(*adopted);
+      if (auto adopted = brings_along ? adopt_elsewhere(request, now) : std::nullopt) return std::move(*adopted);
       return refuse(std::move(s), request, now);
     }
   }
@@ -313,7 +315,8 @@ Output Machine::attach(const v1::AttachRequest& request, SystemTime now) {
   if (auto s = check_policy_allows(request, rules, *here); !s.ok()) return refuse(std::move(s), request, now);
   Transaction tx(*this, now);
   // An MN that keeps a prefix is not refused any more.
-  if (recovery && !adopt(tx, request, request.ar(), heard, rules).empty()) known = mobile_nodes_.find(request.mn_id());
+  if (brings_along && !adopt(tx, request, request.ar(), heard, rules).empty())
+    known = mobile_nodes_.find(request.mn_id());
   if (known != mobile_nodes_.end()) {
     const auto prefixes = movable(known->second, request.ar(), rules);
     if (is_repeated(prefixes, request)) {

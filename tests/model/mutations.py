@@ -25,6 +25,7 @@ LEDGER = "speaker/frr/route_ledger.cc"
 MACHINE = "lm-server/core/machine.cc"
 PLAN = "lm-server/core/policy.cc"
 POLICIES = "lm-server/core/machine_policy.cc"
+RECOVERY = "speaker/controller/controller_recovery.cc"
 RULES = "lm-server/core/rules.cc"
 
 # Other code makes up for these: docs/model.md.
@@ -197,6 +198,8 @@ MUTATIONS = [
      "  observer_.unwatch(prefix);\n  injector_->set(prefix, 0);\n", "  observer_.unwatch(prefix);\n"),
     ("a departure that the LM missed is not reported again", CONTROLLER,
      "    wait_to_retry(pending, [this, mn] { report_departure(mn); });\n", ""),
+    ("what a restored LM does not know of is kept for ever", RECOVERY,
+     "  for (const auto& prefix : over) drop(prefix);\n", ""),
     ("an MN that has left is served again", CONTROLLER, "  if (leaving(*mn)) return;\n", ""),
     ("new levels of the LM are not taken up", CONTROLLER,
      "  injector_->raise_levels(welcome.preference_levels());\n", ""),

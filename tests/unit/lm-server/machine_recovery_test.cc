@@ -312,6 +312,32 @@ TEST_F(MachineRecoveryTest, AnArThatHoldsWhatItsNodeHasElsewhereLetsGoInOrder) {
   EXPECT_EQ(h.holder(kPrefix, "ar3"), nullptr);
 }
 
+TEST_F(MachineRecoveryTest, ARepeatedRecoveryTakesUpNothingThatHasEndedSince) {
+  back_up();
+  attach("ar1");
+  attach("ar2");
+  const auto second = h.prefix_of(kMn, "ar2");
+  restore();
+  auto request = attach_request("ar2", kMn);
+  request.set_trigger(v1::TRIGGER_RECOVERY);
+  request.add_held_prefixes(kPrefix);
+  request.add_held_prefixes(second);
+  request.set_sequence(1000);
+  ASSERT_TRUE(h.attach(request).status.ok());
+  settle();
+  // kPrefix ends, and its quarantine with it.
+  ASSERT_TRUE(h.set_policy(mn_scope(kMn), mode_policy(v1::MODE_NOMADIC)).status.ok());
+  h.advance(hours(3));
+  for (const char* ar : {"ar1", "ar2"}) {
+    if (h.find(kPrefix) != nullptr) h.ack(ar, kPrefix, v1::STAGE_CLEARED);
+  }
+  ASSERT_EQ(h.find(kPrefix), nullptr);
+  ASSERT_TRUE(h.set_policy(mn_scope(kMn), mode_policy(v1::MODE_RELOCATE)).status.ok());
+  const auto output = h.attach(request);
+  EXPECT_FALSE(output.commit);
+  EXPECT_EQ(h.find(kPrefix), nullptr);
+}
+
 TEST_F(MachineRecoveryTest, ADrainedAccessRouterKeepsWhomItServes) {
   back_up();
   attach("ar1");
