@@ -60,6 +60,9 @@ std::optional<std::size_t> prohibited_half(const KernelRoute& route) {
 
 bool uses_access(const Route& route) { return route.kind == Kind::kDeliver || route.kind == Kind::kRefuse; }
 
+// What arrives for the prefix: BGP may still lead here when it has ended.
+bool is_prohibit(const Route& route) { return route.ended || route.kind == Kind::kRefuse; }
+
 bool uses_pair(const Route& route) { return route.kind == Kind::kRedirect || route.uplink_segment.has_value(); }
 
 absl::Status validate(const ForwardingPlaneConfig& config) {
@@ -272,8 +275,8 @@ std::optional<Route> KernelForwardingPlane::held(const Ipv6Prefix& prefix) const
   if (found == held_.end() || (!found->second.mobile && !found->second.answers)) return std::nullopt;
   const Held& held = found->second;
   Route route;
-  route.kind = held.mobile.value_or(Kind::kRefuse);
-  route.ended = held.ended;
+  route.kind = held.answers && held.mobile != Kind::kDeliver ? Kind::kRefuse : *held.mobile;
+  route.ended = held.ended && route.kind == Kind::kUnreachable;
   if (uses_access(route)) {
     if (!held.neighbour || held.neighbour->interface.empty()) return std::nullopt;
     route.interface = held.neighbour->interface;
@@ -460,9 +463,10 @@ void KernelForwardingPlane::end_refusal(const Ipv6Prefix& prefix, std::vector<Op
 KernelForwardingPlane::Operation KernelForwardingPlane::mobile_step(const Ipv6Prefix& prefix,
                                                                     const std::optional<Route>& route) {
   auto mobile = route_template(KernelKind::kUnreachable, config_.mobile_table, prefix);
-  if (!route || route->kind == Kind::kRefuse) return {prefix, Step::kMobileOff, encode_delete(mobile)};
-  if (route->ended) mobile.kind = KernelKind::kProhibit;
-  if (route->kind != Kind::kUnreachable) {
+  if (!route) return {prefix, Step::kMobileOff, encode_delete(mobile)};
+  if (is_prohibit(*route)) {
+    mobile.kind = KernelKind::kProhibit;
+  } else if (route->kind != Kind::kUnreachable) {
     const bool deliver = route->kind == Kind::kDeliver;
     mobile.kind = KernelKind::kVia;
     mobile.interface = deliver ? access_interfaces_.at(route->interface).index : pair_index_;
@@ -547,11 +551,10 @@ void KernelForwardingPlane::record(const Operation& operation) {
       return;
     case Step::kMobile: {
       const auto& route = desired_.at(operation.prefix);
-      held.mobile = route.kind;
-      held.ended = route.ended;
-      return hold_neighbour(held, route.kind == Kind::kDeliver
-                                      ? std::optional<NeighbourKey>({route.interface, route.link_local})
-                                      : std::nullopt);
+      held.mobile = route.kind == Kind::kRefuse ? Kind::kUnreachable : route.kind;
+      held.ended = is_prohibit(route);
+      return hold_neighbour(
+          held, uses_access(route) ? std::optional<NeighbourKey>({route.interface, route.link_local}) : std::nullopt);
     }
   }
 }
@@ -688,8 +691,9 @@ absl::Status KernelForwardingPlane::audit() {
 
 bool KernelForwardingPlane::matches(const Held& held, const Route& route) const {
   if (route.kind == Kind::kRefuse) {
-    return !held.mobile && held.neighbour == NeighbourKey{route.interface, route.link_local} && held.answers &&
-           held.prohibits[0] && held.prohibits[1];
+    return held.mobile == Kind::kUnreachable && held.ended &&
+           held.neighbour == NeighbourKey{route.interface, route.link_local} && held.answers && held.prohibits[0] &&
+           held.prohibits[1];
   }
   if (held.mobile != route.kind || held.refuses()) return false;
   if (held.uplink_interface.has_value() != route.uplink_segment.has_value()) return false;

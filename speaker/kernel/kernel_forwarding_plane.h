@@ -10,7 +10,8 @@
 //                uplink table: ::/0 from P via kx0
 //   redirect     encapsulation table: P encap to the target's deliver SID; mobile table: P via kx0
 //   unreachable  mobile table: unreachable P; prohibit P when it has ended
-//   refuse       neighbour of the MN; refusal table: P via the MN; uplink table: prohibit ::/1 and 8000::/1 from P
+//   refuse       neighbour of the MN; refusal table: P via the MN; uplink table: prohibit ::/1 and 8000::/1 from P;
+//                mobile table: prohibit P
 // The route in the mobile table is what decides. What a new one needs is made before it, what the old one needed is
 // removed after it.
 #pragma once
@@ -51,7 +52,7 @@ class KernelForwardingPlane final : public ForwardingPlane {
   // What the kernel may hold for a prefix: all that was programmed and not yet removed by us.
   struct Held {
     std::optional<Route::Kind> mobile;
-    // Of an unreachable route.
+    // Of an unreachable route: prohibit.
     bool ended = false;
     // Of a deliver route, or of the route in the refusal table.
     std::optional<NeighbourKey> neighbour;

@@ -115,7 +115,7 @@ std::vector<KernelRule> wanted_rules(const ForwardingPlaneConfig& config, const 
     // The default routes there must not count yet: another MN of this AR is reached directly.
     add(4, interface, config.uplink_table).suppress_prefix_length = 0;
   }
-  // What this router itself answers to an MN here whose prefix has ended; all others find its home by `main`.
+  // What this router itself answers to an MN here whose prefix has ended; nobody else is to reach it there.
   add(4, "lo", config.refusal_table);
   add(5, "", config.mobile_table);
   for (const auto& interface : config.access_interfaces) add(6, interface, config.uplink_table);

@@ -71,6 +71,7 @@ def _held_by_bgp(lab, node, pools):
 
 
 def _refuse(held, prefix, link):
+    held["mobile"][prefix] = "prohibit"
     held["refusal"][prefix] = f"via {link['link_local']} dev {link['interface']}"
     for half in ("::/1", "8000::/1"):
         held["uplink"][f"{half} from {prefix}"] = "prohibit"
