@@ -85,6 +85,13 @@ constexpr const char* kFrrConfigExamples = R"(Examples:
 
 )";
 
+constexpr const char* kIpsecConfigExamples = R"(Examples:
+  kedgectl ipsec-config --ar ar1 >/etc/swanctl/conf.d/kedge.conf
+  kedgectl ipsec-config >/etc/swanctl/conf.d/kedge.conf     of the LM
+  swanctl --load-all                                        take it over
+
+)";
+
 constexpr const char* kAuditExamples = R"(Examples:
   kedgectl audit --last 20                     the last 20 changes and refusals
   kedgectl audit --who alice --action SetPolicy
@@ -197,6 +204,7 @@ class Parser {
     if (detach_->parsed()) line_.command = DetachCommand{mn_id_};
     if (pki_->parsed()) line_.command = read_pki();
     if (frr_config_app_->parsed()) line_.command = frr_config_;
+    if (ipsec_config_app_->parsed()) line_.command = ipsec_config_;
     if (backup_app_->parsed()) line_.command = backup_;
     if (audit_app_->parsed()) line_.command = audit_;
     return line_;
@@ -380,6 +388,25 @@ class Parser {
         ->capture_default_str();
   }
 
+  void add_ipsec_config() {
+    ipsec_config_app_ = add_command(
+        "ipsec-config", "strongSwan's configuration for Kedge: signalling and tunnels in ESP", kIpsecConfigExamples);
+    auto* app = ipsec_config_app_;
+    app->add_option("--lm-config", ipsec_config_.lm_config, "The LM's configuration file")
+        ->type_name("FILE")
+        ->capture_default_str();
+    app->add_option("--ar", ipsec_config_.ar, "Of this access router; by default of the LM")->type_name("NAME");
+    app->add_option("--lm-name", ipsec_config_.lm_name, "The LM's name in its certificate")
+        ->type_name("NAME")
+        ->capture_default_str();
+    app->add_option("--lm-address", ipsec_config_.lm_address, "Of the LM; by default where it listens")
+        ->type_name("ADDRESS");
+    app->add_option("--pki", ipsec_config_.pki, "Folder of the node's certificate")
+        ->type_name("FOLDER")
+        ->capture_default_str();
+    app->add_flag("!--no-tunnels", ipsec_config_.tunnels, "Leave the tunnels between access routers as they are");
+  }
+
   void add_backup() {
     backup_app_ =
         add_command("backup", "Write the server's store into a file, for kedge-lm --restore", kBackupExamples);
@@ -441,6 +468,7 @@ class Parser {
     add_changes();
     add_pki();
     add_frr_config();
+    add_ipsec_config();
     add_backup();
     add_command("status", "The server's state in a few lines", "");
     nodes_app_ = add_command("nodes", "Access routers, their speakers' health and load", "");
@@ -491,9 +519,11 @@ class Parser {
   CLI::App* pki_revoke_ = nullptr;
   CLI::App* pki_show_ = nullptr;
   CLI::App* frr_config_app_ = nullptr;
+  CLI::App* ipsec_config_app_ = nullptr;
   CLI::App* audit_app_ = nullptr;
   AuditCommand audit_;
   FrrConfigCommand frr_config_;
+  IpsecConfigCommand ipsec_config_;
   std::string authority_ = "kedge-authority";
   std::string name_ = "Kedge";
   std::string identity_;
@@ -533,7 +563,7 @@ std::variant<CommandLine, Message> parse_command_line(std::vector<std::string> a
   } catch (const CLI::ParseError& error) {
     const bool none = error.get_name() == "RequiredError" && !parser.has_command();
     const std::string what = none ? "a command is needed: status, nodes, bindings, binding, watch, policy, node, "
-                                    "detach, audit, backup, pki or frr-config"
+                                    "detach, audit, backup, pki, frr-config or ipsec-config"
                                   : error.what();
     return Message{ExitCode::kUsage, fmt::format("kedgectl: {}\nSee kedgectl --help.\n", what)};
   }

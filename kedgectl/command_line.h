@@ -11,6 +11,7 @@
 #include "kedge/v1/admin.pb.h"
 #include "kedgectl/exit_code.h"
 #include "kedgectl/frr_config.h"
+#include "kedgectl/ipsec_config.h"
 #include "kedgectl/output.h"
 #include "kedgectl/pki/commands.h"
 
@@ -78,9 +79,10 @@ struct BackupCommand {
   bool force = false;
 };
 
-using Command = std::variant<StatusCommand, NodesCommand, BindingsCommand, BindingCommand, WatchCommand,
-                             PolicyListCommand, PolicyShowCommand, PolicySetCommand, PolicyDeleteCommand, DrainCommand,
-                             DetachCommand, BackupCommand, AuditCommand, PkiCommand, FrrConfigCommand>;
+using Command =
+    std::variant<StatusCommand, NodesCommand, BindingsCommand, BindingCommand, WatchCommand, PolicyListCommand,
+                 PolicyShowCommand, PolicySetCommand, PolicyDeleteCommand, DrainCommand, DetachCommand, BackupCommand,
+                 AuditCommand, PkiCommand, FrrConfigCommand, IpsecConfigCommand>;
 
 struct CommandLine {
   GlobalOptions global;

@@ -8,6 +8,7 @@
 #include "common/config.h"
 #include "common/ipv6.h"
 #include "fmt/format.h"
+#include "kedgectl/network.h"
 #include "kedgectl/report.h"
 
 namespace kedge::kedgectl {
@@ -16,12 +17,6 @@ namespace {
 constexpr std::uint32_t kDefaultLevels = 8;
 // bgpd takes no more.
 constexpr std::size_t kLongestPassword = 80;
-
-std::string quoted_names(const v1::LmConfig& config) {
-  std::vector<std::string> names;
-  for (const auto& ar : config.access_routers()) names.push_back(ar.name());
-  return fmt::format("{}", fmt::join(names, ", "));
-}
 
 // Permits of a prefix-list, numbered.
 class PrefixList {
@@ -157,23 +152,6 @@ absl::StatusOr<std::string> read_password(const std::string& path) {
   return line;
 }
 
-absl::Status check_prefixes(const v1::LmConfig& config) {
-  for (const auto& ar : config.access_routers()) {
-    if (!Ipv6Address::parse(ar.locator()).ok()) {
-      return absl::InvalidArgumentError(
-          fmt::format("access router {}: locator \"{}\" is no IPv6 address", ar.name(), ar.locator()));
-    }
-    for (const auto& pool : ar.pools()) {
-      const auto prefix = Ipv6Prefix::parse(pool);
-      if (!prefix.ok() || prefix->length() < 48 || prefix->length() > 64) {
-        return absl::InvalidArgumentError(
-            fmt::format("access router {}: pool \"{}\" is no IPv6 prefix of /48 to /64", ar.name(), pool));
-      }
-    }
-  }
-  return absl::OkStatus();
-}
-
 }  // namespace
 
 absl::StatusOr<std::string> make_frr_config(const v1::LmConfig& config, const FrrConfigCommand& command,
@@ -184,26 +162,20 @@ absl::StatusOr<std::string> make_frr_config(const v1::LmConfig& config, const Fr
       return absl::InvalidArgumentError(fmt::format("--reflector: {}", std::string(address.status().message())));
     }
   }
-  if (auto s = check_prefixes(config); !s.ok()) return s;
+  if (auto s = check_network(config); !s.ok()) return s;
   if (command.ar.empty()) return for_reflector(config, command, password);
-  for (const auto& ar : config.access_routers()) {
-    if (ar.name() == command.ar) return for_access_router(config, ar, command, password);
-  }
-  return absl::NotFoundError(
-      fmt::format("access router \"{}\" is unknown; the configuration has {}", command.ar, quoted_names(config)));
+  const auto ar = find_access_router(config, command.ar);
+  if (!ar.ok()) return ar.status();
+  return for_access_router(config, **ar, command, password);
 }
 
 ExitCode run_frr_config(const Terminal& terminal, const FrrConfigCommand& command) {
-  const auto failed = [&](const absl::Status& status) {
-    tell(terminal.err, std::string(status.message()));
-    return absl::IsNotFound(status) ? ExitCode::kNotFound : ExitCode::kFailed;
-  };
   v1::LmConfig config;
-  if (auto s = load_config(command.lm_config, &config); !s.ok()) return failed(s);
+  if (auto s = load_config(command.lm_config, &config); !s.ok()) return fail(terminal, s);
   const auto password = read_password(command.password_file);
-  if (!password.ok()) return failed(password.status());
+  if (!password.ok()) return fail(terminal, password.status());
   const auto text = make_frr_config(config, command, *password);
-  if (!text.ok()) return failed(text.status());
+  if (!text.ok()) return fail(terminal, text.status());
   return write_out(terminal, *text);
 }
 

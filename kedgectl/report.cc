@@ -22,6 +22,11 @@ ExitCode print(const Terminal& terminal, const google::protobuf::Message& messag
 
 void tell(std::ostream& err, const std::string& text) { err << "kedgectl: " << text << std::endl; }
 
+ExitCode fail(const Terminal& terminal, const absl::Status& status) {
+  tell(terminal.err, std::string(status.message()));
+  return absl::IsNotFound(status) ? ExitCode::kNotFound : ExitCode::kFailed;
+}
+
 ExitCode fail(const Session& session, const grpc::Status& status) {
   const Failure failure = explain(status, session.options.server);
   tell(session.err, failure.text);

@@ -6,6 +6,7 @@
 #include <stop_token>
 #include <string>
 
+#include "absl/status/status.h"
 #include "google/protobuf/message.h"
 #include "grpcpp/support/status.h"
 #include "kedge/v1/admin.grpc.pb.h"
@@ -39,6 +40,9 @@ ExitCode print(const Terminal& terminal, const google::protobuf::Message& messag
 
 // Each line goes to standard error with the program's name before the first.
 void tell(std::ostream& err, const std::string& text);
+
+// Says why a command failed that asks no server. `status` is not OK.
+ExitCode fail(const Terminal& terminal, const absl::Status& status);
 
 // Says why a call failed. `status` is not OK.
 ExitCode fail(const Session& session, const grpc::Status& status);

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Installs the Debian packages of packages.txt that are missing. Safe to repeat; silent about apt unless it fails.
-# Leaves every service as it found it: a freshly installed FRR is neither started nor enabled at boot.
+# Leaves every service as it found it: freshly installed, FRR and strongSwan are neither started nor enabled at boot.
 #
 #   KEDGE_ANY_SYSTEM=1  go on although this is not Debian 12
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 policy=/usr/sbin/policy-rc.d
+# Packages that bring a service along, which the labs do not want: they start the daemons themselves.
+declare -A services=([frr]=frr [charon-systemd]=strongswan)
 apt_log=
 saved_policy=
 policy_is_ours=
@@ -57,7 +59,7 @@ missing_of() {
 forbid_service_starts() {
     if [[ -x $policy ]]; then
         local answer=0
-        "$policy" frr start >/dev/null 2>&1 || answer=$?
+        "$policy" any start >/dev/null 2>&1 || answer=$?
         [[ $answer -ne 101 ]] || return 0
         saved_policy=$(mktemp "$policy.XXXXXX")
         mv -f "$policy" "$saved_policy"
@@ -65,6 +67,11 @@ forbid_service_starts() {
     policy_is_ours=yes
     printf '#!/bin/sh\nexit 101\n' >"$policy"
     chmod 755 "$policy"
+}
+
+disable_at_boot() {
+    update-rc.d "$1" disable >/dev/null 2>&1 || true
+    systemctl --quiet disable "$1" >/dev/null 2>&1 || true
 }
 
 apt() {
@@ -85,9 +92,11 @@ install_packages() {
         fail "apt knows no package named: ${unknown[*]} (are the sources of Debian 12 'main' in /etc/apt, and is the network there?)"
     fi
 
-    local frr_is_new=
-    [[ " ${packages[*]} " != *" frr "* ]] || frr_is_new=yes
-    [[ -z $frr_is_new ]] || forbid_service_starts
+    local new_services=()
+    for package in "${packages[@]}"; do
+        [[ -z ${services[$package]:-} ]] || new_services+=("${services[$package]}")
+    done
+    [[ ${#new_services[@]} -eq 0 ]] || forbid_service_starts
 
     local status=0 still_missing
     apt install --no-install-recommends "${packages[@]}" || status=$?
@@ -97,10 +106,11 @@ install_packages() {
         fail "apt-get install failed; not installed: ${still_missing[*]:-nothing, but see above}"
     fi
 
-    if [[ -n $frr_is_new ]]; then
-        update-rc.d frr disable >/dev/null 2>&1 || true
-        say "FRR's own service stays off, the labs start its daemons themselves (to have it: update-rc.d frr enable)"
-    fi
+    local service
+    for service in "${new_services[@]}"; do
+        disable_at_boot "$service"
+        say "the service $service stays off, the labs start its daemons themselves (to have it: systemctl enable $service)"
+    done
 }
 
 check_system

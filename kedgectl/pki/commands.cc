@@ -64,13 +64,13 @@ class Runner {
 
   ExitCode operator()(const PkiInitCommand& command) const {
     const auto authority = Authority::init(command.authority, {command.name, command.validity, command.force});
-    if (!authority.ok()) return failed(authority.status());
+    if (!authority.ok()) return fail(terminal_, authority.status());
     return show_authority(*authority);
   }
 
   ExitCode operator()(const PkiIssueCommand& command) const {
     const auto authority = Authority::open(command.authority);
-    if (!authority.ok()) return failed(authority.status());
+    if (!authority.ok()) return fail(terminal_, authority.status());
     const std::string folder =
         command.folder.empty()
             ? fmt::format("{}/{}-{}", command.authority, role_name(command.identity.role), command.identity.name)
@@ -80,17 +80,17 @@ class Runner {
 
   ExitCode operator()(const PkiRenewCommand& command) const {
     const auto authority = Authority::open(command.authority);
-    if (!authority.ok()) return failed(authority.status());
+    if (!authority.ok()) return fail(terminal_, authority.status());
     const auto old = read(command.folder + "/certificate.pem");
-    if (!old.ok()) return failed(old.status());
+    if (!old.ok()) return fail(terminal_, old.status());
     return issue(*authority, old->identity, {command.folder, command.validity, true});
   }
 
   ExitCode operator()(const PkiRevokeCommand& command) const {
     const auto authority = Authority::open(command.authority);
-    if (!authority.ok()) return failed(authority.status());
+    if (!authority.ok()) return fail(terminal_, authority.status());
     const auto revoked = authority->revoke(command.identity, now_);
-    if (!revoked.ok()) return failed(revoked.status());
+    if (!revoked.ok()) return fail(terminal_, revoked.status());
     v1::CertificateList list;
     for (const auto& certificate : *revoked) {
       *list.add_certificates() = to_info(certificate);
@@ -108,21 +108,16 @@ class Runner {
     if (!command.path.empty()) {
       const bool folder = std::filesystem::is_directory(command.path);
       const auto certificate = read(folder ? command.path + "/certificate.pem" : command.path);
-      if (!certificate.ok()) return failed(certificate.status());
+      if (!certificate.ok()) return fail(terminal_, certificate.status());
       const auto info = to_info(*certificate);
       return print(terminal_, info, JsonStyle::kIndented, [&] { return render(info, now_); });
     }
     const auto authority = Authority::open(command.authority);
-    if (!authority.ok()) return failed(authority.status());
+    if (!authority.ok()) return fail(terminal_, authority.status());
     return show_authority(*authority);
   }
 
  private:
-  ExitCode failed(const absl::Status& status) const {
-    tell(terminal_.err, std::string(status.message()));
-    return absl::IsNotFound(status) ? ExitCode::kNotFound : ExitCode::kFailed;
-  }
-
   static absl::StatusOr<Certificate> read(const std::string& path) {
     std::ifstream file(path, std::ios::binary);
     if (!file) return absl::NotFoundError(fmt::format("{}: there is no certificate that can be read", path));
@@ -137,7 +132,7 @@ class Runner {
 
   ExitCode issue(const Authority& authority, const Identity& identity, const IssueOptions& options) const {
     const auto certificate = authority.issue(identity, options);
-    if (!certificate.ok()) return failed(certificate.status());
+    if (!certificate.ok()) return fail(terminal_, certificate.status());
     auto info = to_info(*certificate);
     info.set_folder(options.folder);
     return print(terminal_, info, JsonStyle::kIndented, [&] { return render(info, now_); });
@@ -145,9 +140,9 @@ class Runner {
 
   ExitCode show_authority(const Authority& authority) const {
     const auto own = describe_authority(authority);
-    if (!own.ok()) return failed(own.status());
+    if (!own.ok()) return fail(terminal_, own.status());
     const auto issued = authority.issued();
-    if (!issued.ok()) return failed(issued.status());
+    if (!issued.ok()) return fail(terminal_, issued.status());
     v1::CertificateList list;
     auto& info = *list.mutable_authority();
     info.set_issuer(own->name);
