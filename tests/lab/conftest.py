@@ -45,9 +45,9 @@ def three_routers_lab(root, request):
         yield up
 
 
-def changed_topology(folder, name, mobility=None, speaker=None, replace=None):
-    """A copy of a topology: with other keys of `mobility` in the LM's configuration and of `access` in the speakers', and with
-    texts that are replaced in all files of its nodes."""
+def changed_topology(folder, name, mobility=None, speaker=None, replace=None, edit=None):
+    """A copy of a topology: with other keys of `mobility` in the LM's configuration and of `access` in the speakers', with texts that
+    are replaced in all files of its nodes, and with what `edit` makes of the folder of its nodes."""
     for one in {"handover", name}:
         shutil.copytree(TOPOLOGIES / one, folder / one)
     # The certificates are the same.
@@ -63,6 +63,8 @@ def changed_topology(folder, name, mobility=None, speaker=None, replace=None):
         for before, after in (replace or {}).items():
             text = text.replace(before, after)
         file.write_text(text)
+    if edit:
+        edit(folder / name / "nodes")
     return folder / name
 
 
