@@ -10,6 +10,7 @@
 #include "common/link_layer_address.h"
 #include "fmt/format.h"
 #include "google/protobuf/util/time_util.h"
+#include "kedgectl/duration.h"
 #include "kedgectl/policy_arguments.h"
 
 namespace kedge::kedgectl {
@@ -89,6 +90,13 @@ constexpr const char* kIpsecConfigExamples = R"(Examples:
   kedgectl ipsec-config --ar ar1 >/etc/swanctl/conf.d/kedge.conf
   kedgectl ipsec-config >/etc/swanctl/conf.d/kedge.conf     of the LM
   swanctl --load-all                                        take it over
+
+)";
+
+constexpr const char* kStationExamples = R"(Examples, on an access router:
+  kedgectl station authorize 02:00:5e:00:00:01 --interface eth2 --identity alice --for 1h
+  kedgectl station revoke 02:00:5e:00:00:01 --interface eth2    it is detached
+  kedgectl station list
 
 )";
 
@@ -205,6 +213,7 @@ class Parser {
     if (pki_->parsed()) line_.command = read_pki();
     if (frr_config_app_->parsed()) line_.command = frr_config_;
     if (ipsec_config_app_->parsed()) line_.command = ipsec_config_;
+    if (station_app_->parsed()) line_.command = station_;
     if (backup_app_->parsed()) line_.command = backup_;
     if (audit_app_->parsed()) line_.command = audit_;
     return line_;
@@ -407,6 +416,44 @@ class Parser {
     app->add_flag("!--no-tunnels", ipsec_config_.tunnels, "Leave the tunnels between access routers as they are");
   }
 
+  void add_station() {
+    station_app_ = add_command("station", "Vouch for stations of an access router's links, as an authenticator does",
+                               kStationExamples);
+    station_app_->require_subcommand(1);
+    station_app_->add_option("--socket", station_.socket, "The speaker's access.authenticator_socket")
+        ->envname("KEDGECTL_AUTHENTICATOR")
+        ->type_name("PATH")
+        ->capture_default_str();
+    using Action = StationCommand::Action;
+    const auto add = [this](const char* name, const char* what, Action action) {
+      auto* app = add_part(station_app_, name, what);
+      app->callback([this, action] { station_.action = action; });
+      return app;
+    };
+    auto* authorize = add("authorize", "It has authenticated itself", Action::kAuthorize);
+    auto* revoke = add("revoke", "It has left, or is not trusted any more", Action::kRevoke);
+    add("list", "All that are vouched for", Action::kList);
+    for (auto* app : {authorize, revoke}) {
+      app->add_option_function<std::string>(
+             "station", [this](const std::string& text) { station_.link_layer_address = canonical_mn_id(text); },
+             "Its link-layer address")
+          ->required()
+          ->type_name("MAC");
+      app->add_option("--interface", station_.interface, "The access interface")->required()->type_name("NAME");
+    }
+    authorize->add_option("--identity", station_.identity, "Who it is, for logs")->type_name("NAME");
+    authorize
+        ->add_option_function<std::string>(
+            "--for",
+            [this](const std::string& text) {
+              station_.valid_for = read_duration(text);
+              if (!station_.valid_for)
+                throw CLI::ValidationError(fmt::format("--for: '{}' is no time such as 1h", text));
+            },
+            "How long; by default until it is revoked")
+        ->type_name("TIME");
+  }
+
   void add_backup() {
     backup_app_ =
         add_command("backup", "Write the server's store into a file, for kedge-lm --restore", kBackupExamples);
@@ -469,6 +516,7 @@ class Parser {
     add_pki();
     add_frr_config();
     add_ipsec_config();
+    add_station();
     add_backup();
     add_command("status", "The server's state in a few lines", "");
     nodes_app_ = add_command("nodes", "Access routers, their speakers' health and load", "");
@@ -520,10 +568,12 @@ class Parser {
   CLI::App* pki_show_ = nullptr;
   CLI::App* frr_config_app_ = nullptr;
   CLI::App* ipsec_config_app_ = nullptr;
+  CLI::App* station_app_ = nullptr;
   CLI::App* audit_app_ = nullptr;
   AuditCommand audit_;
   FrrConfigCommand frr_config_;
   IpsecConfigCommand ipsec_config_;
+  StationCommand station_;
   std::string authority_ = "kedge-authority";
   std::string name_ = "Kedge";
   std::string identity_;
@@ -563,7 +613,7 @@ std::variant<CommandLine, Message> parse_command_line(std::vector<std::string> a
   } catch (const CLI::ParseError& error) {
     const bool none = error.get_name() == "RequiredError" && !parser.has_command();
     const std::string what = none ? "a command is needed: status, nodes, bindings, binding, watch, policy, node, "
-                                    "detach, audit, backup, pki, frr-config or ipsec-config"
+                                    "detach, audit, backup, pki, frr-config, ipsec-config or station"
                                   : error.what();
     return Message{ExitCode::kUsage, fmt::format("kedgectl: {}\nSee kedgectl --help.\n", what)};
   }

@@ -14,6 +14,7 @@
 #include "kedgectl/ipsec_config.h"
 #include "kedgectl/output.h"
 #include "kedgectl/pki/commands.h"
+#include "kedgectl/station.h"
 
 namespace kedge::kedgectl {
 
@@ -82,7 +83,7 @@ struct BackupCommand {
 using Command =
     std::variant<StatusCommand, NodesCommand, BindingsCommand, BindingCommand, WatchCommand, PolicyListCommand,
                  PolicyShowCommand, PolicySetCommand, PolicyDeleteCommand, DrainCommand, DetachCommand, BackupCommand,
-                 AuditCommand, PkiCommand, FrrConfigCommand, IpsecConfigCommand>;
+                 AuditCommand, PkiCommand, FrrConfigCommand, IpsecConfigCommand, StationCommand>;
 
 struct CommandLine {
   GlobalOptions global;
@@ -96,8 +97,8 @@ struct Message {
   std::string text;
 };
 
-// `arguments` without the program's name. Reads KEDGECTL_SERVER, KEDGECTL_TLS, KEDGECTL_AUTHORITY and
-// KEDGECTL_INSECURE_PLAINTEXT.
+// `arguments` without the program's name. Reads KEDGECTL_SERVER, KEDGECTL_TLS, KEDGECTL_AUTHORITY,
+// KEDGECTL_AUTHENTICATOR and KEDGECTL_INSECURE_PLAINTEXT.
 std::variant<CommandLine, Message> parse_command_line(std::vector<std::string> arguments);
 
 }  // namespace kedge::kedgectl

@@ -2,19 +2,16 @@
 
 #include <algorithm>
 #include <charconv>
-#include <chrono>
 #include <optional>
 #include <utility>
 
 #include "common/ipv6.h"
-#include "common/time.h"
 #include "fmt/format.h"
+#include "kedgectl/duration.h"
 #include "kedgectl/format.h"
 
 namespace kedge::kedgectl {
 namespace {
-
-using std::chrono::milliseconds;
 
 absl::Status wrong(const std::string& argument, std::string_view expected) {
   return absl::InvalidArgumentError(fmt::format("'{}': {}", argument, expected));
@@ -36,30 +33,6 @@ std::optional<std::uint32_t> read_number(std::string_view text) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc{} || end != text.data() + text.size()) return std::nullopt;
   return value;
-}
-
-// "250ms", "10s", "30m", "2h".
-std::optional<google::protobuf::Duration> read_duration(const std::string& text) {
-  const auto unit_at = text.find_first_not_of("0123456789");
-  if (unit_at == std::string::npos) return std::nullopt;
-  const auto number = read_number(std::string_view(text).substr(0, unit_at));
-  if (!number) return std::nullopt;
-  const std::string unit = text.substr(unit_at);
-  const std::int64_t scale = unit == "ms"  ? 1
-                             : unit == "s" ? 1'000
-                             : unit == "m" ? 60'000
-                             : unit == "h" ? 3'600'000
-                                           : 0;
-  if (scale == 0) return std::nullopt;
-  return to_proto(milliseconds(*number * scale));
-}
-
-std::string duration_text(const google::protobuf::Duration& duration) {
-  const std::int64_t ms = std::chrono::duration_cast<milliseconds>(from_proto(duration)).count();
-  if (ms % 1'000 != 0) return fmt::format("{}ms", ms);
-  if (ms == 0 || ms % 60'000 != 0) return fmt::format("{}s", ms / 1'000);
-  if (ms % 3'600'000 != 0) return fmt::format("{}m", ms / 60'000);
-  return fmt::format("{}h", ms / 3'600'000);
 }
 
 std::optional<bool> read_bool(const std::string& text) {
@@ -134,11 +107,12 @@ absl::Status read_field(const std::string& argument, const std::string& key, con
     const auto number = read_number(value);
     if (!number || *number == 0) return wrong(argument, "is no whole number of 1 or more");
     policy.set_max_prefixes(*number);
-  } else if (key == "serve_unknown" || key == "direct_uplink") {
+  } else if (key == "serve_unknown" || key == "direct_uplink" || key == "require_authentication") {
     const auto yes = read_bool(value);
     if (!yes) return wrong(argument, "is neither true nor false");
     if (key == "serve_unknown") policy.set_serve_unknown(*yes);
     if (key == "direct_uplink") policy.set_direct_uplink(*yes);
+    if (key == "require_authentication") policy.set_require_authentication(*yes);
   } else if (key == "relocate_after") {
     return read_duration_into(argument, value, *policy.mutable_relocate_after());
   } else if (key == "replacement_time") {
@@ -160,8 +134,8 @@ absl::Status read_policy_arguments(const std::vector<std::string>& arguments, v1
     if (equals == std::string::npos || v1::Policy::descriptor()->FindFieldByName(key) == nullptr) {
       return wrong(argument,
                    "is no KEY=VALUE; keys are mode, prefix_type, allowed_ars, fixed_prefixes, "
-                   "mobile_network_prefixes, serve_unknown, relocate_after, direct_uplink, max_prefixes and "
-                   "replacement_time");
+                   "mobile_network_prefixes, serve_unknown, require_authentication, relocate_after, direct_uplink, "
+                   "max_prefixes and replacement_time");
     }
     if (std::find(seen.begin(), seen.end(), key) != seen.end()) return wrong(argument, "is there twice");
     seen.push_back(key);
@@ -187,6 +161,8 @@ std::vector<std::pair<std::string, std::string>> policy_fields(const v1::Policy&
   add(!policy.mobile_network_prefixes().empty(), "mobile_network_prefixes",
       fixed_text(policy.mobile_network_prefixes()));
   add(policy.has_serve_unknown(), "serve_unknown", policy.serve_unknown() ? "true" : "false");
+  add(policy.has_require_authentication(), "require_authentication",
+      policy.require_authentication() ? "true" : "false");
   add(policy.has_relocate_after(), "relocate_after", duration_text(policy.relocate_after()));
   add(policy.has_direct_uplink(), "direct_uplink", policy.direct_uplink() ? "true" : "false");
   add(policy.max_prefixes() != 0, "max_prefixes", std::to_string(policy.max_prefixes()));

@@ -31,6 +31,7 @@ struct Runner {
   ExitCode operator()(const PkiCommand& command) const { return run_pki(session, command); }
   ExitCode operator()(const FrrConfigCommand& command) const { return run_frr_config(session, command); }
   ExitCode operator()(const IpsecConfigCommand& command) const { return run_ipsec_config(session, command); }
+  ExitCode operator()(const StationCommand& command) const { return run_station(session, command); }
   ExitCode operator()(const BackupCommand& command) const { return run_backup(session, command); }
 };
 
@@ -49,6 +50,7 @@ ExitCode run(std::vector<std::string> arguments, std::ostream& out, std::ostream
   set_log_level(options.verbose ? LogLevel::kDebug : LogLevel::kError);
   if (const auto* pki = std::get_if<PkiCommand>(&line.command)) return run_pki(terminal, *pki);
   if (const auto* frr = std::get_if<FrrConfigCommand>(&line.command)) return run_frr_config(terminal, *frr);
+  if (const auto* station = std::get_if<StationCommand>(&line.command)) return run_station(terminal, *station);
   if (const auto* ipsec = std::get_if<IpsecConfigCommand>(&line.command)) return run_ipsec_config(terminal, *ipsec);
 
   const auto channel = make_channel(options.server, {options.insecure_plaintext,

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian packages of packages.txt that are missing. Safe to repeat; silent about apt unless it fails.
-# Leaves every service as it found it: freshly installed, FRR and strongSwan are neither started nor enabled at boot.
+# Leaves every service as it found it: freshly installed, FRR, strongSwan, hostapd and wpa_supplicant are neither started nor enabled at boot.
 #
 #   KEDGE_ANY_SYSTEM=1  go on although this is not Debian 12
 set -euo pipefail
@@ -8,7 +8,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 policy=/usr/sbin/policy-rc.d
 # Packages that bring a service along, which the labs do not want: they start the daemons themselves.
-declare -A services=([frr]=frr [charon-systemd]=strongswan)
+declare -A services=([frr]=frr [charon-systemd]=strongswan [hostapd]=hostapd [wpasupplicant]=wpa_supplicant)
 apt_log=
 saved_policy=
 policy_is_ours=

@@ -11,6 +11,7 @@
 #include "common/status.h"
 #include "common/time.h"
 #include "fmt/format.h"
+#include "speaker/authenticator/authenticator_server.h"
 #include "speaker/frr/northbound_channel.h"
 
 namespace kedge::speaker {
@@ -104,6 +105,10 @@ void check_access(v1::AccessConfig* config, Checker& check, AccessPlaneConfig* o
                                        1s, 10ms, 1min, "access.probe_interval");
   out->overlap_guard = check.duration(config->has_overlap_guard(), config, &v1::AccessConfig::mutable_overlap_guard, 2s,
                                       0ms, 1min, "access.overlap_guard");
+  if (!config->authenticator_socket().empty()) {
+    const auto status = check_authenticator_socket(config->authenticator_socket());
+    check.require(status.ok(), "access.authenticator_socket", std::string(status.message()));
+  }
 }
 
 void check_frr(v1::FrrConfig* config, Checker& check) {

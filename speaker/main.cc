@@ -2,6 +2,7 @@
 //
 // The wiring, producer -> consumer, all on one executor:
 //   access plane   -- arrivals, departures --> controller -- Attach, Detach --> LM
+//                  (through the authenticating access plane, which knows for whom an authenticator vouches)
 //   LM             -- snapshot, records    --> controller -- routes --> forwarding plane (kernel)
 //                                                         -- levels --> route injector (FRR's staticd)
 //                                                         -- watches --> best path observer (FRR's bgpd)
@@ -27,6 +28,8 @@
 #include "common/log.h"
 #include "common/metrics.h"
 #include "common/metrics_http.h"
+#include "speaker/authenticator/authenticating_access_plane.h"
+#include "speaker/authenticator/authenticator_server.h"
 #include "speaker/config.h"
 #include "speaker/controller/controller.h"
 
@@ -69,6 +72,7 @@ int run(const std::string& path, const speaker::Settings& settings) {
   if (!forwarding.ok()) return failed("forwarding_plane_failed", forwarding.status());
   auto access = speaker::make_access_plane(executor, settings.access);
   if (!access.ok()) return failed("access_plane_failed", access.status());
+  speaker::AuthenticatingAccessPlane authenticating(executor, settings.access.interfaces, *std::move(access));
   auto observer = speaker::make_bgpd_observer(executor, settings.best_path);
   const auto security = make_transport_security(config.lm().insecure_plaintext(), config.lm().tls());
   auto channel = make_channel(config.lm().address(), security);
@@ -83,7 +87,7 @@ int run(const std::string& path, const speaker::Settings& settings) {
       [&](std::uint32_t levels) {
         return speaker::make_northbound_injector(executor, {config.frr().northbound(), levels});
       },
-      *observer, **access, metrics);
+      *observer, authenticating, metrics);
 
   boost::asio::signal_set signals(io, SIGTERM, SIGINT);
   signals.async_wait([&](boost::system::error_code error, int signal) {
@@ -103,6 +107,12 @@ int run(const std::string& path, const speaker::Settings& settings) {
     });
   };
   wait_for_reload();
+  if (const auto& socket = config.access().authenticator_socket(); !socket.empty()) {
+    auto server = speaker::AuthenticatorServer::start(executor, authenticating, socket);
+    if (!server.ok()) return failed("authenticator_failed", server.status());
+    // Never destroyed, as the calls that are under way when the process ends.
+    static_cast<void>(server->release());
+  }
   lm->start();
   log_info("started", "name", config.name(), "version", KEDGE_VERSION, "incarnation", incarnation);
   notify_service_manager("READY=1");

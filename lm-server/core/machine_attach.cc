@@ -97,6 +97,8 @@ const char* reason_name(v1::DetachReason reason) {
       return "unreachable";
     case v1::DETACH_REASON_OPERATOR:
       return "operator";
+    case v1::DETACH_REASON_UNAUTHENTICATED:
+      return "unauthenticated";
     default:
       return "unknown";
   }
@@ -181,6 +183,11 @@ absl::Status Machine::check_policy_allows(const v1::AttachRequest& request, cons
   }
   // Those that are here stay until they move.
   if (is_attached_at(request.mn_id(), request.ar())) return absl::OkStatus();
+  if (rules.require_authentication && !request.authenticated()) {
+    return absl::PermissionDeniedError(absl::StrCat("require_authentication: the authenticator of ", request.ar(),
+                                                    " does not vouch for mobile node ", request.mn_id(), " on ",
+                                                    request.attachment().interface()));
+  }
   if (!rules.allows(request.ar())) {
     std::string allowed;
     for (const auto& ar : rules.allowed->allowed_ars()) absl::StrAppend(&allowed, allowed.empty() ? "" : ", ", ar);

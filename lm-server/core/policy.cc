@@ -229,6 +229,7 @@ PolicyBook::PolicyBook(const Settings& settings) {
   configuration_.set_prefix_type(settings.prefix_type == v1::PREFIX_TYPE_UNSPECIFIED ? type_for(settings.mode)
                                                                                      : settings.prefix_type);
   configuration_.set_serve_unknown(settings.serve_unknown);
+  configuration_.set_require_authentication(settings.require_authentication);
   *configuration_.mutable_relocate_after() = kedge::to_proto(settings.relocate_after);
   configuration_.set_direct_uplink(settings.direct_uplink);
   configuration_.set_max_prefixes(settings.max_prefixes_per_mn);
@@ -315,6 +316,8 @@ Rules PolicyBook::resolve(const std::string& mn_id, const std::string& ar, Sourc
       layer_of("prefix_type", [](const auto& p) { return p.prefix_type() != v1::PREFIX_TYPE_UNSPECIFIED; });
   const auto allowed = layer_of("allowed_ars", [](const auto& p) { return !p.allowed_ars().empty(); });
   const auto serve = layer_of("serve_unknown", [](const auto& p) { return p.has_serve_unknown(); });
+  const auto authentication =
+      layer_of("require_authentication", [](const auto& p) { return p.has_require_authentication(); });
   const auto after = layer_of("relocate_after", [](const auto& p) { return p.has_relocate_after(); });
   const auto uplink = layer_of("direct_uplink", [](const auto& p) { return p.has_direct_uplink(); });
   const auto most = layer_of("max_prefixes", [](const auto& p) { return p.max_prefixes() != 0; });
@@ -338,6 +341,7 @@ Rules PolicyBook::resolve(const std::string& mn_id, const std::string& ar, Sourc
   layer_of("mobile_network_prefixes", [](const auto& p) { return !p.mobile_network_prefixes().empty(); });
   if (mn_entry != nullptr) rules.fixed = fixed_prefixes(mn_entry->policy());
   rules.serve_unknown = layers[serve]->serve_unknown();
+  rules.require_authentication = layers[authentication]->require_authentication();
   rules.relocate_after = kedge::from_proto(layers[after]->relocate_after());
   rules.direct_uplink = layers[uplink]->direct_uplink();
   rules.max_prefixes = layers[most]->max_prefixes();
@@ -356,6 +360,7 @@ v1::Policy PolicyBook::effective(const std::string& mn_id, const std::string& ar
     *policy.mutable_mobile_network_prefixes() = profile->policy().mobile_network_prefixes();
   }
   policy.set_serve_unknown(rules.serve_unknown);
+  policy.set_require_authentication(rules.require_authentication);
   *policy.mutable_relocate_after() = kedge::to_proto(rules.relocate_after);
   policy.set_direct_uplink(rules.direct_uplink);
   policy.set_max_prefixes(rules.max_prefixes);

@@ -45,6 +45,7 @@ struct Rules {
   const v1::Policy* allowed = nullptr;
   std::vector<FixedPrefix> fixed;
   bool serve_unknown = true;
+  bool require_authentication = false;
   std::chrono::nanoseconds relocate_after{};
   bool direct_uplink = false;
   std::uint32_t max_prefixes = 0;

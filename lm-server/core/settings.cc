@@ -174,6 +174,7 @@ void apply_defaults(v1::LmConfig& config) {
     mobility.set_prefix_type(mobility.mode() == "nomadic" ? "non_persistent" : "session_lasting");
   }
   if (!mobility.has_serve_unknown()) mobility.set_serve_unknown(true);
+  if (!mobility.has_require_authentication()) mobility.set_require_authentication(false);
   if (!mobility.has_relocate_after()) *mobility.mutable_relocate_after() = kedge::to_proto(seconds(0));
   if (!mobility.has_direct_uplink()) mobility.set_direct_uplink(false);
   if (!mobility.has_replacement_time()) *mobility.mutable_replacement_time() = kedge::to_proto(minutes(2));
@@ -215,6 +216,7 @@ absl::StatusOr<Settings> make_settings(const v1::LmConfig& config, std::string_v
   if (!prefix_type.ok()) return prefix_type.status();
   settings.prefix_type = *prefix_type;
   settings.serve_unknown = mobility.serve_unknown();
+  settings.require_authentication = mobility.require_authentication();
   settings.direct_uplink = mobility.direct_uplink();
   for (const auto& [key, value, to] :
        {std::tuple{"mobility.relocate_after", &mobility.relocate_after(), &settings.relocate_after},

@@ -30,6 +30,7 @@ struct Settings {
   // Unspecified: as the mode says.
   v1::PrefixType prefix_type = v1::PREFIX_TYPE_UNSPECIFIED;
   bool serve_unknown = true;
+  bool require_authentication = false;
   bool direct_uplink = false;
   std::chrono::nanoseconds relocate_after{};
   std::chrono::nanoseconds replacement_time = std::chrono::minutes(2);

@@ -119,6 +119,8 @@ class AccessPlane {
   // or when it is asked anew. A served MN that has answered none is reported as departed before.
   virtual void probe(const LinkLayerAddress& mn, const Ipv6Address& link_local, const std::string& interface,
                      std::function<void(bool)> answered) = 0;
+  // An authenticator vouches for the MN on this interface.
+  virtual bool authenticated(const LinkLayerAddress& /*mn*/, const std::string& /*interface*/) const { return false; }
   virtual AccessCounters counters() const { return {}; }
 };
 

@@ -720,7 +720,13 @@ void Controller::start_attach(const Arrival& arrival) {
     pending.arrival.heard_at = heard_at;
     pending.arrival.link_unchanged = link_unchanged;
   }
+  if (pending.in_flight)
+    pending.changed = pending.changed || is_authenticated(pending.arrival) != pending.authenticated;
   if (!pending.in_flight && snapshot_taken_) send_attach(arrival.link_layer_address);
+}
+
+bool Controller::is_authenticated(const Arrival& arrival) const {
+  return access_.authenticated(arrival.link_layer_address, arrival.interface);
 }
 
 void Controller::send_attach(const LinkLayerAddress& mn) {
@@ -740,10 +746,12 @@ void Controller::send_attach(const LinkLayerAddress& mn) {
   *request.mutable_age() = to_proto(std::chrono::duration_cast<std::chrono::nanoseconds>(age));
   *request.mutable_heard_at() = to_proto(arrival.heard_at);
   request.set_link_unchanged(arrival.link_unchanged);
+  request.set_authenticated(is_authenticated(arrival));
   request.set_incarnation(config_.incarnation);
   request.set_sequence(++sequence_);
   pending.in_flight = true;
   pending.changed = false;
+  pending.authenticated = request.authenticated();
   pending.sequence = sequence_;
   pending.timer->cancel();
   lm_.attach(request, [this, mn, sequence = sequence_, alive = alive_](const absl::Status& status) {
@@ -774,6 +782,7 @@ void Controller::attach_done(const LinkLayerAddress& mn, std::uint64_t sequence,
   }
   attaches_failed_.Increment();
   if (!may_pass(status)) {
+    if (pending.changed) return send_attach(mn);
     log_warning("attach_refused", "mn", mn, "error", status.ToString());
     const auto refused = std::move(pending);
     pending_attaches_.erase(found);

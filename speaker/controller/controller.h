@@ -91,6 +91,8 @@ class Controller {
     Arrival arrival;
     // What has been learnt since the request under way was sent has to follow.
     bool changed = false;
+    // As in the request that was sent last.
+    bool authenticated = false;
     bool replay = false;
     // It was served here until the LM came back with another epoch, and brings along what it was served with.
     bool recovery = false;
@@ -150,6 +152,7 @@ class Controller {
 
   void start_attach(const Arrival& arrival);
   void send_attach(const LinkLayerAddress& mn);
+  bool is_authenticated(const Arrival& arrival) const;
   // MNs that are attached elsewhere, and of which an earlier run of the speaker knew whether they had left.
   void hold_back_those_elsewhere(const std::set<Ipv6Prefix>& known);
   void attach_done(const LinkLayerAddress& mn, std::uint64_t sequence, const absl::Status& status);

@@ -142,6 +142,25 @@ TEST_F(MachinePolicyTest, AllowedAccessRoutersAndProfilesAreEnforced) {
   EXPECT_EQ(h.count(v1::EVENT_TYPE_ATTACH_REFUSED), 2);
 }
 
+TEST_F(MachinePolicyTest, WhereAuthenticationIsRequiredALinkLayerAddressAloneGetsNobodyIn) {
+  arrive("ar1");
+  v1::Policy policy;
+  policy.set_require_authentication(true);
+  set(mn_scope(kMn), policy);
+  EXPECT_TRUE(h.attach(attach_request("ar1", kMn, "access1")).status.ok()) << "it stays until it moves";
+  auto request = attach_request("ar2", kMn, "access1");
+  const auto forged = h.attach(request).status;
+  EXPECT_EQ(forged.code(), absl::StatusCode::kPermissionDenied);
+  EXPECT_THAT(std::string(forged.message()), AllOf(HasSubstr("require_authentication"), HasSubstr("ar2")));
+  EXPECT_EQ(h.binding(kPrefix).attached_ar(), "ar1");
+  EXPECT_EQ(h.count(v1::EVENT_TYPE_ATTACH_REFUSED), 1);
+  request.set_authenticated(true);
+  request.set_sequence(request.sequence() + 1);
+  EXPECT_TRUE(h.attach(request).status.ok());
+  EXPECT_EQ(h.binding(kPrefix).attached_ar(), "ar2");
+  EXPECT_TRUE(h.attach("ar2", mn_name(2)).status.ok()) << "others have to do nothing of the kind";
+}
+
 TEST_F(MachinePolicyTest, AChangedModeTakesEffectInTheSameCommit) {
   set(default_scope(), mode_policy(v1::MODE_REDIRECT));
   arrive("ar1");

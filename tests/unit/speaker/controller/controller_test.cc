@@ -152,8 +152,11 @@ class FakeAccess : public AccessPlane {
     answer = std::move(answered);
   }
 
+  bool authenticated(const LinkLayerAddress&, const std::string&) const override { return vouched_for; }
+
   std::optional<SteadyTime> heard;
   std::function<void(bool)> answer;
+  bool vouched_for = false;
 
  private:
   Journal& journal_;
@@ -334,6 +337,24 @@ TEST_F(ControllerTest, NothingIsToldToTheMnWhileTheKernelMayHoldSomethingElse) {
   forwarding_.failure = absl::OkStatus();
   forwarding_.on_programmed(prefix());
   EXPECT_THAT(take(), Contains(::testing::StartsWith("serve")));
+}
+
+TEST_F(ControllerTest, WhoIsVouchedForWhileItIsBeingRefusedAsksAgain) {
+  start("ar2");
+  snapshot({});
+  access_.on_arrival(arrival());
+  ASSERT_EQ(lm_.attaches.size(), 1U);
+  EXPECT_FALSE(lm_.attaches[0].authenticated());
+  access_.vouched_for = true;
+  access_.on_arrival(arrival());
+  ASSERT_EQ(lm_.attaches.size(), 1U) << "one at a time";
+  lm_.attach_done[0](absl::PermissionDeniedError("require_authentication"));
+  ASSERT_EQ(lm_.attaches.size(), 2U);
+  EXPECT_TRUE(lm_.attaches[1].authenticated());
+  EXPECT_GT(lm_.attaches[1].sequence(), lm_.attaches[0].sequence());
+  lm_.attach_done[1](absl::PermissionDeniedError("allowed_ars"));
+  EXPECT_EQ(lm_.attaches.size(), 2U);
+  EXPECT_THAT(take(), Contains("refuse 02:00:00:00:00:11"));
 }
 
 TEST_F(ControllerTest, AllPrefixesOfAnMnGoIntoOneRaWithThatOfThisArFirst) {
