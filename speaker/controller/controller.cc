@@ -83,6 +83,7 @@ Controller::Controller(boost::asio::any_io_executor executor, ControllerConfig c
     report_health();
   };
   observer_.on_superseded = [this](const Ipv6Prefix& prefix) { on_superseded(prefix); };
+  observer_.on_withdrawn = [this](const Ipv6Prefix& prefix) { on_withdrawn(prefix); };
   observer_.on_health = [this](const absl::Status& status) {
     bgpd_ = status;
     report_health();
@@ -139,6 +140,7 @@ void Controller::on_snapshot(const LmClient::Snapshot& snapshot) {
     };
   }
 
+  levels_ = std::max(levels_, welcome.preference_levels());
   injector_->raise_levels(welcome.preference_levels());
   if (const auto epoch = std::exchange(epoch_, welcome.revision().epoch()); epoch != 0 && epoch != epoch_) {
     log_warning("lm_restored", "epoch", epoch_, "before", epoch, "effect",
@@ -169,6 +171,7 @@ void Controller::on_snapshot(const LmClient::Snapshot& snapshot) {
       entry.programmed = node.mapped().programmed;
       entry.level_wanted = node.mapped().level_wanted;
       entry.level_committed = node.mapped().level_committed;
+      entry.withdrawn = node.mapped().withdrawn;
       entry.superseded = same_generation && node.mapped().superseded &&
                          covers(node.mapped().desired.anchoring, entry.desired.anchoring);
     } else {
@@ -186,6 +189,7 @@ void Controller::on_snapshot(const LmClient::Snapshot& snapshot) {
   for (auto& [prefix, entry] : previous) {
     observer_.unwatch(prefix);
     if (!withheld_.contains(prefix) && !keeps(entry, nullptr)) {
+      observer_.forget_withdrawal(prefix);
       if (entry.level_committed != 0U) withdrawing_.insert(prefix);
       continue;
     }
@@ -201,7 +205,7 @@ void Controller::on_snapshot(const LmClient::Snapshot& snapshot) {
   for (auto& [prefix, entry] : entries_) {
     const auto* own = own_holder(entry.record, config_.name);
     // What FRR may announce is forwarded until it has withdrawn.
-    const bool may_announce = own != nullptr && own->advertises_preference() > 0;
+    const bool may_announce = !announces_nothing(entry) || (own != nullptr && own->advertises_preference() > 0);
     auto route = entry.kept ? entry.programmed : route_of(entry);
     if (!route && (may_announce || !releasing(entry))) route = entry.programmed;
     if (route) routes[prefix] = *route;
@@ -245,7 +249,7 @@ void Controller::on_snapshot(const LmClient::Snapshot& snapshot) {
     const auto* own = own_holder(entry.record, config_.name);
     const bool announced = entry.level_committed != 0U || (own != nullptr && own->advertises_preference() > 0);
     const bool unknown = !known.contains(prefix) || withdrawing_.contains(prefix);
-    if (entry.level_wanted > 0 || announced || unknown) entry.level_committed.reset();
+    if (entry.level_wanted > 0 || announced || unknown) doubt_announcement(prefix, entry);
   }
   injector_->replace_all(levels);
   for (const auto& prefix : withdrawing_) {
@@ -327,7 +331,7 @@ void Controller::take(const v1::Binding& binding) {
   // What is kept is of an earlier epoch: anything is newer.
   if (!std::exchange(entry.kept, false) && compare(binding.revision(), entry.record.revision()) < 0) return;
   withheld_.erase(*prefix);
-  if (withdrawing_.contains(*prefix)) entry.level_committed.reset();
+  if (withdrawing_.contains(*prefix)) doubt_announcement(*prefix, entry);
   if (entry.record.mn_id() != binding.mn_id()) unlist(*prefix, entry.record.mn_id());
   const auto before = std::exchange(entry.desired, desired(binding, config_.name));
   const bool new_generation = compare(binding.generation(), entry.record.generation()) != 0;
@@ -352,6 +356,7 @@ void Controller::drop(const Ipv6Prefix& prefix) {
   withheld_.erase(prefix);
   // Also for a prefix that is not known here: something of an earlier run may be left.
   observer_.unwatch(prefix);
+  observer_.forget_withdrawal(prefix);
   injector_->set(prefix, 0);
   if (const auto status = forwarding_.set(prefix, std::nullopt); !status.ok()) {
     log_error("clear_failed", "prefix", prefix, "error", status.ToString());
@@ -449,8 +454,7 @@ void Controller::reconcile_forwarding(const Ipv6Prefix& prefix, Entry& entry) {
   if (!route) {
     // An AR that has to let go does so after FRR has withdrawn; one whose acknowledgements the LM has not seen yet
     // keeps what it has until something better is safe.
-    const bool clear =
-        (releasing(entry) && entry.level_wanted == 0 && entry.level_committed == 0U) || (bgp_only && entry.superseded);
+    const bool clear = (releasing(entry) && announces_nothing(entry)) || (bgp_only && entry.superseded);
     if (!clear || (!entry.programmed && entry.confirmed)) return;
   }
   if (route == entry.programmed && entry.confirmed) return;
@@ -510,13 +514,23 @@ void Controller::watch(const Ipv6Prefix& prefix, Entry& entry) {
 void Controller::set_level(const Ipv6Prefix& prefix, Entry& entry, std::uint32_t level) {
   if (entry.level_wanted == level) return;
   entry.level_wanted = level;
-  entry.level_committed.reset();
+  doubt_announcement(prefix, entry);
   // What was said of the level is over, and is said again when it comes back within the same generation.
   std::erase_if(entry.acknowledged, [](const auto& said) {
     const auto stage = std::get<v1::Stage>(said);
     return stage == v1::STAGE_ADVERTISED || stage == v1::STAGE_WITHDRAWN;
   });
   injector_->set(prefix, level);
+}
+
+void Controller::doubt_announcement(const Ipv6Prefix& prefix, Entry& entry) {
+  entry.level_committed.reset();
+  entry.withdrawn = false;
+  observer_.forget_withdrawal(prefix);
+}
+
+bool Controller::announces_nothing(const Entry& entry) {
+  return entry.level_wanted == 0 && entry.level_committed == 0U && entry.withdrawn;
 }
 
 void Controller::acknowledge(const Ipv6Prefix& prefix, Entry& entry) {
@@ -558,11 +572,11 @@ void Controller::acknowledge(const Ipv6Prefix& prefix, Entry& entry) {
   if (anchoring.kind == Anchoring::Kind::kUntilSuperseded && entry.superseded) {
     send_ack(prefix, entry, v1::STAGE_SUPERSEDED, {}, anchoring.level);
   }
-  if (own->advertises_preference() > 0 && entry.level_wanted == 0 && entry.level_committed == 0U &&
+  if (own->advertises_preference() > 0 && announces_nothing(entry) &&
       (anchoring.kind == Anchoring::Kind::kNone || entry.superseded)) {
     send_ack(prefix, entry, v1::STAGE_WITHDRAWN);
   }
-  const bool empty = !entry.programmed && entry.confirmed && entry.level_wanted == 0 && entry.level_committed == 0U;
+  const bool empty = !entry.programmed && entry.confirmed && announces_nothing(entry);
   const bool bgp_only = !config_.redirection && entry.superseded;
   if (empty && (own->releasing() || bgp_only)) send_ack(prefix, entry, v1::STAGE_CLEARED);
 }
@@ -596,8 +610,14 @@ void Controller::on_committed(const Ipv6Prefix& prefix, std::uint32_t level) {
   withdrawing_.erase(prefix);
   const auto found = entries_.find(prefix);
   if (found == entries_.end() || found->second.level_wanted != level) return;
-  found->second.level_committed = level;
-  reconcile(prefix, found->second);
+  auto& entry = found->second;
+  entry.level_committed = level;
+  if (level == 0) {
+    // bgpd hears of it by zebra, later or, when that has died, not at all.
+    entry.withdrawn = false;
+    observer_.await_withdrawal(prefix, levels_);
+  }
+  reconcile(prefix, entry);
 }
 
 void Controller::on_superseded(const Ipv6Prefix& prefix) {
@@ -606,6 +626,13 @@ void Controller::on_superseded(const Ipv6Prefix& prefix) {
   log_info("superseded", "prefix", prefix, "generation", generation_text(found->second.record.generation()), "by",
            found->second.desired.anchoring.successor);
   found->second.superseded = true;
+  reconcile(prefix, found->second);
+}
+
+void Controller::on_withdrawn(const Ipv6Prefix& prefix) {
+  const auto found = entries_.find(prefix);
+  if (found == entries_.end()) return;
+  found->second.withdrawn = true;
   reconcile(prefix, found->second);
 }
 

@@ -67,6 +67,8 @@ class Controller {
     std::uint32_t level_wanted = 0;
     // What FRR has committed; nullopt while a commit is awaited.
     std::optional<std::uint32_t> level_committed = 0;
+    // bgpd and its neighbours have followed the last removal that FRR has committed, if there was one.
+    bool withdrawn = true;
     // Own bgpd prefers the attached AR's route of this generation.
     bool superseded = false;
     bool watched = false;
@@ -123,6 +125,7 @@ class Controller {
   void on_programmed(const Ipv6Prefix& prefix);
   void on_committed(const Ipv6Prefix& prefix, std::uint32_t level);
   void on_superseded(const Ipv6Prefix& prefix);
+  void on_withdrawn(const Ipv6Prefix& prefix);
   void on_arrival(const Arrival& arrival);
   void on_departure(const Departure& departure);
   void on_ra_sent(const LinkLayerAddress& mn, const std::vector<AdvertisedPrefix>& prefixes, SystemTime at);
@@ -135,6 +138,10 @@ class Controller {
   void send_ack(const Ipv6Prefix& prefix, Entry& entry, v1::Stage stage, const std::string& redirects_to = {},
                 std::uint32_t level = 0, std::optional<SystemTime> at = {});
   void set_level(const Ipv6Prefix& prefix, Entry& entry, std::uint32_t level);
+  // FRR has to confirm what it holds, and bgpd what it has withdrawn.
+  void doubt_announcement(const Ipv6Prefix& prefix, Entry& entry);
+  // Neither FRR nor the network, as far as bgpd knows, has a route to here.
+  static bool announces_nothing(const Entry& entry);
   std::optional<Route> route_of(const Entry& entry) const;
   // By the record's attachment.
   std::optional<Route> to_mn_route(const Entry& entry, Route::Kind kind) const;
@@ -207,6 +214,8 @@ class Controller {
   std::map<std::string, v1::NodeInfo> nodes_;
   std::map<Ipv6Prefix, Entry> entries_;
   std::map<std::string, std::set<Ipv6Prefix>> prefixes_of_mn_;
+  // Tags of FRR's statics that are ours: 1 to this.
+  std::uint32_t levels_ = 0;
   // Told to the access plane.
   std::set<LinkLayerAddress> served_;
   // Changed by records of a commit that is not complete yet.

@@ -78,13 +78,23 @@ class BestPathObserver {
   virtual void watch(const Ipv6Prefix& prefix, const Ipv6Address& successor, std::uint32_t local_preference) = 0;
   virtual void unwatch(const Ipv6Prefix& prefix) = 0;
 
+  // Calls `on_withdrawn` once when no router has a route to this AR for the prefix from its bgpd any more, but for what
+  // is under way: bgpd has no path of its own with a tag of 1 to `levels`, and all its neighbours know. A bgpd that
+  // cannot be asked counts as one without, after `stale_time`; one that has such a path, however long, does not. A
+  // second call for the same prefix replaces the first. Independent of watch().
+  virtual void await_withdrawal(const Ipv6Prefix& prefix, std::uint32_t levels) = 0;
+  virtual void forget_withdrawal(const Ipv6Prefix& prefix) = 0;
+
   std::function<void(const Ipv6Prefix&)> on_superseded;
-  // OK, or why bgpd cannot be asked and what to do.
+  std::function<void(const Ipv6Prefix&)> on_withdrawn;
+  // OK, or why bgpd cannot be asked, or what it announces and should not, and what to do.
   std::function<void(const absl::Status&)> on_health;
 };
 
 struct BestPathObserverConfig {
   std::string vty_directory = "/var/run/frr";
+  // After so long, none of bgpd's neighbours keeps a route of a session that is gone: their stalepath-time.
+  std::chrono::milliseconds stale_time{10'000};
 };
 
 std::unique_ptr<BestPathObserver> make_bgpd_observer(boost::asio::any_io_executor executor,

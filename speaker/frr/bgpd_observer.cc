@@ -3,6 +3,7 @@
 #include <map>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "boost/asio/post.hpp"
@@ -30,7 +31,10 @@ constexpr char kProbe[] = "show bgp vrfs json";
 class BgpdObserver : public BestPathObserver {
  public:
   BgpdObserver(boost::asio::any_io_executor executor, const BestPathObserverConfig& config)
-      : executor_(executor), vty_(make_vty_client(executor, config.vty_directory, "bgpd")), timer_(executor) {
+      : executor_(executor),
+        stale_time_(config.stale_time),
+        vty_(make_vty_client(executor, config.vty_directory, "bgpd")),
+        timer_(executor) {
     vty_->on_closed = [this] {
       in_doubt_ = true;
       step();
@@ -39,27 +43,69 @@ class BgpdObserver : public BestPathObserver {
   }
 
   void watch(const Ipv6Prefix& prefix, const Ipv6Address& successor, std::uint32_t local_preference) override {
-    watches_[prefix] = Watch{successor, local_preference, steady_clock::now(), kFirstInterval};
+    auto& question = questions_[prefix];
+    question.successor = Successor{successor, local_preference};
+    hurry(question);
     listen();
     wake();
   }
 
   void unwatch(const Ipv6Prefix& prefix) override {
-    watches_.erase(prefix);
+    const auto question = questions_.find(prefix);
+    if (question == questions_.end()) return;
+    question->second.successor.reset();
+    drop_if_answered(question);
+  }
+
+  void await_withdrawal(const Ipv6Prefix& prefix, std::uint32_t levels) override {
+    auto& question = questions_[prefix];
+    question.withdrawal = Withdrawal{levels, steady_clock::now(), false, std::nullopt};
+    hurry(question);
     listen();
+    wake();
+  }
+
+  void forget_withdrawal(const Ipv6Prefix& prefix) override {
+    const auto question = questions_.find(prefix);
+    if (question == questions_.end()) return;
+    question->second.withdrawal.reset();
+    drop_if_answered(question);
+    report_health();
   }
 
  private:
-  struct Watch {
-    Ipv6Address successor;
+  struct Successor {
+    Ipv6Address next_hop;
     std::uint32_t local_preference = 0;
+  };
+
+  struct Withdrawal {
+    std::uint32_t levels = 0;
+    // Since when bgpd has not been seen to have the path.
+    steady_clock::time_point quiet_since;
+    // By its last answer it has none. All neighbours have yet to know.
+    bool absent = false;
+    // When bgpd was first asked and had the path.
+    std::optional<steady_clock::time_point> announced_since;
+  };
+
+  // What is to be found out about a prefix.
+  struct Question {
+    std::optional<Successor> successor;
+    std::optional<Withdrawal> withdrawal;
     steady_clock::time_point due;
     milliseconds interval = kFirstInterval;
   };
+  using Questions = std::map<Ipv6Prefix, Question>;
 
-  // The kernel's notices wake the process for each route of the router: wanted only while something is watched.
+  void drop_if_answered(Questions::iterator question) {
+    if (!question->second.successor && !question->second.withdrawal) questions_.erase(question);
+    listen();
+  }
+
+  // The kernel's notices wake the process for each route of the router: wanted only while there is a question.
   void listen() {
-    if (watches_.empty()) {
+    if (questions_.empty()) {
       notices_.reset();
       return;
     }
@@ -72,21 +118,21 @@ class BgpdObserver : public BestPathObserver {
     }
     notices_ = *std::move(notices);
     notices_->on_route = [this](const Ipv6Prefix& prefix) {
-      const auto found = watches_.find(prefix);
-      if (found == watches_.end()) return;
+      const auto found = questions_.find(prefix);
+      if (found == questions_.end()) return;
       hurry(found->second);
       wake();
     };
     notices_->on_overrun = [this] {
-      for (auto& [prefix, watch] : watches_) hurry(watch);
+      for (auto& [prefix, question] : questions_) hurry(question);
       wake();
     };
   }
 
   // bgpd may be about to change its mind: begin with short intervals again.
-  static void hurry(Watch& watch) {
-    watch.due = steady_clock::now();
-    watch.interval = kFirstInterval;
+  static void hurry(Question& question) {
+    question.due = steady_clock::now();
+    question.interval = kFirstInterval;
   }
 
   void wake() {
@@ -101,7 +147,7 @@ class BgpdObserver : public BestPathObserver {
   // Does the next thing that is due, if nothing is under way.
   void step() {
     if (asking_) return;
-    if (in_doubt_ || !healthy_.has_value() || !healthy_->ok()) {
+    if (in_doubt_ || !vty_status_.has_value() || !vty_status_->ok()) {
       if (steady_clock::now() >= next_connect_) {
         ask_whether_alive();
       } else {
@@ -109,13 +155,16 @@ class BgpdObserver : public BestPathObserver {
       }
       return;
     }
-    if (watches_.empty()) {
+    if (questions_.empty()) {
       timer_.cancel();
       return;
     }
-    const auto next = std::min_element(watches_.begin(), watches_.end(),
+    const auto next = std::min_element(questions_.begin(), questions_.end(),
                                        [](const auto& a, const auto& b) { return a.second.due < b.second.due; });
-    if (next->second.due <= steady_clock::now()) {
+    // One answer about the neighbours does for all prefixes that were due with the first one.
+    if (sessions_due_ && *sessions_due_ <= next->second.due) {
+      ask_about_sessions();
+    } else if (next->second.due <= steady_clock::now()) {
       ask_about(next->first);
     } else {
       step_at(next->second.due);
@@ -140,10 +189,10 @@ class BgpdObserver : public BestPathObserver {
 
   void ask_about(const Ipv6Prefix& prefix) {
     asking_ = true;
-    Watch& watch = watches_[prefix];
-    watch.due = steady_clock::now() + watch.interval;
-    watch.interval = std::min(watch.interval * 3 / 2, kLongestInterval);
-    vty_->ask(best_path_command(prefix), [this, prefix](const absl::StatusOr<VtyReply>& reply) {
+    Question& question = questions_[prefix];
+    question.due = steady_clock::now() + question.interval;
+    question.interval = std::min(question.interval * 3 / 2, kLongestInterval);
+    vty_->ask(paths_command(prefix), [this, prefix](const absl::StatusOr<VtyReply>& reply) {
       asking_ = false;
       judge_health(reply.status());
       if (reply.ok()) judge(prefix, *reply);
@@ -152,53 +201,151 @@ class BgpdObserver : public BestPathObserver {
   }
 
   void judge(const Ipv6Prefix& prefix, const VtyReply& reply) {
-    const auto watch = watches_.find(prefix);
-    if (watch == watches_.end()) return;
-    const auto best = parse_best_path(prefix, reply.text);
-    if (!best.ok()) {
-      log_debug("bgpd_answer_unreadable", "prefix", prefix, "error", std::string(best.status().message()));
-      return;
+    const auto paths = parse_paths(prefix, reply.text);
+    if (!paths.ok()) {
+      log_debug("bgpd_answer_unreadable", "prefix", prefix, "error", std::string(paths.status().message()));
+      return conclude_overdue();
     }
-    if (!best->has_value() || (*best)->next_hop != watch->second.successor ||
-        (*best)->local_preference < watch->second.local_preference) {
-      return;
+    if (const auto found = questions_.find(prefix); found != questions_.end() && found->second.withdrawal) {
+      judge_withdrawal(*found->second.withdrawal, *paths);
+      report_health();
     }
-    log_info("best_path_superseded", "prefix", prefix, "next_hop", (*best)->next_hop, "local_preference",
-             (*best)->local_preference);
+    // Its callback may ask for anything.
+    if (const auto found = questions_.find(prefix); found != questions_.end() && found->second.successor) {
+      judge_successor(prefix, *found->second.successor, paths->best);
+    }
+  }
+
+  void judge_successor(const Ipv6Prefix& prefix, const Successor& successor, const std::optional<BestPath>& best) {
+    if (!best || best->next_hop != successor.next_hop || best->local_preference < successor.local_preference) return;
+    log_info("best_path_superseded", "prefix", prefix, "next_hop", best->next_hop, "local_preference",
+             best->local_preference);
     unwatch(prefix);
     if (on_superseded) on_superseded(prefix);
   }
 
+  void judge_withdrawal(Withdrawal& withdrawal, const Paths& paths) {
+    const auto now = steady_clock::now();
+    withdrawal.absent = std::none_of(paths.own_tags.begin(), paths.own_tags.end(),
+                                     [&](std::uint32_t tag) { return tag > 0 && tag <= withdrawal.levels; });
+    if (withdrawal.absent) {
+      withdrawal.announced_since.reset();
+      if (!sessions_due_) sessions_due_ = now;
+    } else {
+      withdrawal.quiet_since = now;
+      if (!withdrawal.announced_since) withdrawal.announced_since = now;
+    }
+  }
+
+  void ask_about_sessions() {
+    asking_ = true;
+    sessions_due_.reset();
+    vty_->ask(sessions_command(), [this](const absl::StatusOr<VtyReply>& reply) {
+      asking_ = false;
+      judge_health(reply.status());
+      if (reply.ok()) judge_sessions(*reply);
+      step();
+    });
+  }
+
+  void judge_sessions(const VtyReply& reply) {
+    const auto running = std::chrono::duration_cast<milliseconds>(steady_clock::now() - answers_since_);
+    const auto follow = neighbours_follow(reply.text, running, stale_time_);
+    if (!follow.ok()) log_debug("bgpd_answer_unreadable", "error", std::string(follow.status().message()));
+    if (follow.ok() && *follow) {
+      conclude([](const Withdrawal& withdrawal) { return withdrawal.absent; });
+    } else {
+      conclude_overdue();
+    }
+  }
+
+  void conclude_overdue() {
+    conclude([this, now = steady_clock::now()](const Withdrawal& withdrawal) {
+      return withdrawal.quiet_since + stale_time_ <= now;
+    });
+  }
+
+  template <typename Condition>
+  void conclude(Condition over) {
+    std::vector<Ipv6Prefix> withdrawn;
+    for (auto& [prefix, question] : questions_) {
+      if (question.withdrawal && over(*question.withdrawal)) withdrawn.push_back(prefix);
+    }
+    for (const auto& prefix : withdrawn) {
+      log_debug("bgpd_withdrew", "prefix", prefix);
+      forget_withdrawal(prefix);
+      if (on_withdrawn) on_withdrawn(prefix);
+    }
+  }
+
   void judge_health(const absl::Status& status) {
-    in_doubt_ = false;
+    const bool doubtful = std::exchange(in_doubt_, false) || !vty_status_.has_value() || !vty_status_->ok();
     if (status.ok()) {
       reconnect_pause_ = kFirstReconnect;
+      if (doubtful) begin_anew();
     } else {
       next_connect_ = steady_clock::now() + reconnect_pause_;
       reconnect_pause_ = std::min(reconnect_pause_ * 2, kLongestReconnect);
     }
-    if (healthy_.has_value() && *healthy_ == status) return;
-    healthy_ = status;
-    if (status.ok()) {
-      log_info("bgpd_vty", "state", "up");
-    } else {
-      log_warning("bgpd_vty", "state", "down", "text", std::string(status.message()));
+    if (vty_status_ != status) {
+      vty_status_ = status;
+      if (status.ok()) {
+        log_info("bgpd_vty", "state", "up");
+      } else {
+        log_warning("bgpd_vty", "state", "down", "text", std::string(status.message()));
+      }
     }
-    if (on_health) on_health(status);
+    report_health();
+    if (!status.ok()) conclude_overdue();
+  }
+
+  // It may be another bgpd, which has yet to be told by zebra and to tell its neighbours.
+  void begin_anew() {
+    answers_since_ = steady_clock::now();
+    for (auto& [prefix, question] : questions_) {
+      if (question.withdrawal) question.withdrawal->absent = false;
+    }
+  }
+
+  void report_health() {
+    if (!vty_status_.has_value()) return;
+    const auto health = vty_status_->ok() ? check_announcements() : *vty_status_;
+    if (health_ == health) return;
+    health_ = health;
+    if (on_health) on_health(health);
+  }
+
+  absl::Status check_announcements() const {
+    for (const auto& [prefix, question] : questions_) {
+      const auto& withdrawal = question.withdrawal;
+      if (!withdrawal || !withdrawal->announced_since) continue;
+      if (steady_clock::now() - *withdrawal->announced_since < stale_time_) continue;
+      return absl::FailedPreconditionError(
+          absl::StrCat("bgpd goes on announcing ", prefix.to_string(),
+                       ", whose static route is gone: if that lasts, restart all of FRR here"));
+    }
+    return absl::OkStatus();
   }
 
   boost::asio::any_io_executor executor_;
+  const milliseconds stale_time_;
   Guard guarded_;
   std::unique_ptr<VtyClient> vty_;
   std::unique_ptr<RouteNotices> notices_;
   boost::asio::steady_timer timer_;
-  std::map<Ipv6Prefix, Watch> watches_;
+  Questions questions_;
+  // The neighbours have to be asked for.
+  std::optional<steady_clock::time_point> sessions_due_;
   bool waking_ = false;
   bool asking_ = false;
   // The connection has ended since the last answer.
   bool in_doubt_ = false;
   // None before the first answer.
-  std::optional<absl::Status> healthy_;
+  std::optional<absl::Status> vty_status_;
+  // As it was reported.
+  std::optional<absl::Status> health_;
+  // For so long it has been the same bgpd.
+  steady_clock::time_point answers_since_;
   steady_clock::time_point next_connect_;
   milliseconds reconnect_pause_ = kFirstReconnect;
 };

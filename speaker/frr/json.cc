@@ -27,6 +27,13 @@ std::vector<Json> Json::items() const {
   return items;
 }
 
+std::vector<Json> Json::members() const {
+  std::vector<Json> members;
+  if (value_ == nullptr || value_->kind_case() != Value::kStructValue) return members;
+  for (const auto& [name, value] : value_->struct_value().fields()) members.emplace_back(&value);
+  return members;
+}
+
 const std::string& Json::text() const {
   static const std::string none;
   return value_ != nullptr && value_->kind_case() == Value::kStringValue ? value_->string_value() : none;

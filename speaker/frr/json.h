@@ -28,6 +28,8 @@ class Json {
   bool is_empty_object() const;
   // The elements of an array; none when it is none.
   std::vector<Json> items() const;
+  // The values of an object's members, in no order; none when it is none.
+  std::vector<Json> members() const;
   // "" when it is no string.
   const std::string& text() const;
   bool is_true() const;

@@ -267,6 +267,14 @@ bool Speaker::ask_bgpd(int self) {
     on_superseded(superseded);
     return true;
   }
+  for (const auto& [prefix, levels] : awaited_) {
+    const auto own = router_.originated.find(prefix);
+    if ((own != router_.originated.end() && own->second <= levels) || router_.preserved.contains(prefix)) continue;
+    const Ipv6Prefix withdrawn = prefix;
+    awaited_.erase(withdrawn);
+    on_withdrawn(withdrawn);
+    return true;
+  }
   return false;
 }
 

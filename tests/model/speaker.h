@@ -51,6 +51,8 @@ class Speaker : public speaker::LmClient,
   // BestPathObserver
   void watch(const Ipv6Prefix& prefix, const Ipv6Address& successor, std::uint32_t local_preference) override;
   void unwatch(const Ipv6Prefix& prefix) override { watches_.erase(prefix); }
+  void await_withdrawal(const Ipv6Prefix& prefix, std::uint32_t levels) override { awaited_[prefix] = levels; }
+  void forget_withdrawal(const Ipv6Prefix& prefix) override { awaited_.erase(prefix); }
   bool ask_bgpd(int self);
 
   // AccessPlane
@@ -105,6 +107,7 @@ class Speaker : public speaker::LmClient,
   };
   std::map<Ipv6Prefix, Pending> pending_;
   std::map<Ipv6Prefix, Watch> watches_;
+  std::map<Ipv6Prefix, std::uint32_t> awaited_;
   std::map<LinkLayerAddress, std::string> served_;
   struct Released {
     std::chrono::steady_clock::time_point at;

@@ -135,6 +135,11 @@ std::uint32_t World::announced_by(int ar, const Ipv6Prefix& prefix) const {
   return found == statics.end() ? 0 : found->second;
 }
 
+bool World::originates(int ar, const Ipv6Prefix& prefix) const {
+  const auto& router = routers_[static_cast<std::size_t>(ar)];
+  return router.originated.contains(prefix) && !router.revived.contains(prefix);
+}
+
 std::string World::interface_of(int mobile, int ar) const {
   return fmt::format("access{}", (mobile + ar + mobiles_[static_cast<std::size_t>(mobile)].port) % 2);
 }
@@ -676,6 +681,9 @@ void World::set_kernel(Router& router, const Ipv6Prefix& prefix, const std::opti
   if (!route && held == nullptr) return;
   trace("      {}'s kernel: {} {}", router.name, prefix.to_string(), text(route));
   if (!route) {
+    if (record != nullptr && originates(self, prefix)) {
+      violated("an AR lets go only of what its own bgpd does not announce", router.name + " " + picture(prefix));
+    }
     if (planned_ && record != nullptr && !record->attached_ar().empty() && record->attached_ar() != router.name) {
       const auto pointed = known.pointed_at.find(self);
       if (pointed != known.pointed_at.end() && now_ - pointed->second < settings_.redirect_hold) {
@@ -711,10 +719,10 @@ void World::acknowledged(Router& router, const Ipv6Prefix& prefix, const v1::Ack
       true_now = level == ack.preference() || router.frr_starts > 0;
       break;
     case v1::STAGE_WITHDRAWN:
-      true_now = level == 0;
+      true_now = level == 0 && !originates(self, prefix);
       break;
     case v1::STAGE_CLEARED:
-      true_now = held == router.kernel.end() && level == 0;
+      true_now = held == router.kernel.end() && level == 0 && !originates(self, prefix);
       break;
     default:
       break;
@@ -738,6 +746,7 @@ void World::set_static(Router& router, const Ipv6Prefix& prefix, std::uint32_t l
     router.statics.erase(prefix);
   } else {
     router.statics[prefix] = level;
+    router.revived.erase(prefix);
   }
 }
 
@@ -796,7 +805,11 @@ bool World::frr_restarts(Router& router) {
   router.statics = router.saved;
   router.stale.clear();
   for (const auto& [prefix, level] : router.saved) router.stale.insert(prefix);
+  router.revived = router.stale;
   router.originated.clear();
+  for (const auto& [prefix, levels] : reflector_) {
+    if (levels.contains(ar_of(router.name))) router.preserved.insert(prefix);
+  }
   if (random_.pick(2) == 0) uplink_fails(router);
   router.learned.clear();
   if (router.speaker != nullptr) router.speaker->frr_was_restarted();
@@ -807,6 +820,7 @@ bool World::uplink_fails(Router& router) {
   trace("{}'s BGP session starts again", router.name);
   router.learned.clear();
   for (auto& [prefix, levels] : reflector_) levels.erase(ar_of(router.name));
+  router.preserved.clear();
   return true;
 }
 
@@ -860,6 +874,7 @@ bool World::bgp_propagates(int ar, int edge) {
       if ((own == router.originated.end() ? 0 : own->second) == level) continue;
       if (level == 0) {
         router.originated.erase(own);
+        router.revived.erase(prefix);
       } else {
         router.originated[prefix] = level;
       }
@@ -868,6 +883,7 @@ bool World::bgp_propagates(int ar, int edge) {
       const auto level = own == router.originated.end() ? 0 : own->second;
       auto& levels = reflector_[prefix];
       const auto seen = levels.find(ar);
+      router.preserved.erase(prefix);
       if ((seen == levels.end() ? 0 : seen->second) == level) continue;
       if (level == 0) {
         levels.erase(seen);
@@ -944,7 +960,8 @@ void World::time_passes(std::chrono::nanoseconds time) {
 void World::check() {
   for (auto& [prefix, known] : known_) {
     for (std::size_t i = 0; i < routers_.size(); ++i) {
-      if (static_of(static_cast<int>(i), prefix) > 0) known.pointed_at[static_cast<int>(i)] = now_;
+      const int ar = static_cast<int>(i);
+      if (static_of(ar, prefix) > 0 || originates(ar, prefix)) known.pointed_at[static_cast<int>(i)] = now_;
       const auto* kernel = kernel_of(static_cast<int>(i), prefix);
       if (kernel != nullptr && kernel->route.kind == Kind::kRedirect) {
         known.pointed_at[ar_of(kernel->route.segment)] = now_;

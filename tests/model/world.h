@@ -86,10 +86,14 @@ struct Router {
   std::map<Ipv6Prefix, std::uint32_t> statics;
   std::map<Ipv6Prefix, std::uint32_t> originated;
   std::map<Ipv6Prefix, BgpPath> learned;
+  // What the reflector has kept over bgpd's restart, until it hears otherwise.
+  std::set<Ipv6Prefix> preserved;
   std::uint64_t frr_starts = 0;
   // What an operator's `write` has saved, and what of it came back with FRR's start and has not been corrected yet.
   std::map<Ipv6Prefix, std::uint32_t> saved;
   std::set<Ipv6Prefix> stale;
+  // Of it, what bgpd has still.
+  std::set<Ipv6Prefix> revived;
   std::unique_ptr<Speaker> speaker;
   std::uint64_t incarnation = 0;
 };
@@ -209,7 +213,10 @@ class World {
   void acknowledged(Router& router, const Ipv6Prefix& prefix, const v1::Ack& ack);
   void set_static(Router& router, const Ipv6Prefix& prefix, std::uint32_t level);
   // It was there from before, and shall be.
-  void adopted_static(Router& router, const Ipv6Prefix& prefix) { router.stale.erase(prefix); }
+  void adopted_static(Router& router, const Ipv6Prefix& prefix) {
+    router.stale.erase(prefix);
+    router.revived.erase(prefix);
+  }
   void asked_to_withdraw(Router& router, const Ipv6Prefix& prefix, const v1::Binding& record);
   void home_withdraws(int self, const Ipv6Prefix& prefix, const v1::Binding& record);
   void anchor_gives_up(int self, const Ipv6Prefix& prefix, const v1::Binding& record);
@@ -237,6 +244,8 @@ class World {
   std::uint32_t static_of(int ar, const Ipv6Prefix& prefix) const;
   bool holds(int ar, const Ipv6Prefix& prefix) const;
   std::uint32_t announced_by(int ar, const Ipv6Prefix& prefix) const;
+  // Its bgpd leads to it, and by what the speaker had written.
+  bool originates(int ar, const Ipv6Prefix& prefix) const;
   std::string interface_of(int mobile, int ar) const;
   const KernelRoute* kernel_of(int ar, const Ipv6Prefix& prefix) const;
   int ar_of(const Ipv6Address& segment) const;

@@ -2,10 +2,11 @@
 // error.
 //
 //   replace [PREFIX LEVEL]...            set PREFIX LEVEL            burst POOL COUNT LEVEL (the pool's first /64s)
-//   watch PREFIX NEXT_HOP PREFERENCE     unwatch PREFIX
+//   watch PREFIX NEXT_HOP PREFERENCE     unwatch PREFIX              await PREFIX LEVELS (the withdrawal)
 //
 //   MICROSECONDS state NAME TEXT         MICROSECONDS committed PREFIX LEVEL
-//   MICROSECONDS superseded PREFIX       MICROSECONDS health OK|TEXT         MICROSECONDS accepted COMMAND
+//   MICROSECONDS superseded PREFIX       MICROSECONDS withdrawn PREFIX       MICROSECONDS health OK|TEXT
+//   MICROSECONDS accepted COMMAND
 //
 // The times are those of CLOCK_MONOTONIC.
 #include <unistd.h>
@@ -58,6 +59,7 @@ class Driver {
       say("committed", prefix.to_string(), level);
     };
     observer_->on_superseded = [](const Ipv6Prefix& prefix) { say("superseded", prefix.to_string()); };
+    observer_->on_withdrawn = [](const Ipv6Prefix& prefix) { say("withdrawn", prefix.to_string()); };
     observer_->on_health = [](const absl::Status& status) {
       say("health", status.ok() ? "OK" : std::string(status.message()));
     };
@@ -101,6 +103,8 @@ class Driver {
       observer_->watch(Ipv6Prefix::parse(prefix).value(), Ipv6Address::parse(next_hop).value(), number);
     } else if (command == "unwatch" && words >> prefix) {
       observer_->unwatch(Ipv6Prefix::parse(prefix).value());
+    } else if (command == "await" && words >> prefix >> number) {
+      observer_->await_withdrawal(Ipv6Prefix::parse(prefix).value(), number);
     } else {
       say("error", "not understood:", line);
     }

@@ -274,6 +274,56 @@ def test_sees_that_another_anchor_is_preferred(ar, reflector, driver, record_tes
     assert ar.preference(P1) == 102
 
 
+def test_sees_a_withdrawal_when_bgpd_has_heard_of_it_and_not_before(ar, reflector, driver, record_testsuite_property):
+    start_staticd(ar)
+    driver.tell(f"replace {P1} 1 {P2} 1")
+    driver.expect(f"committed {P2} 1")
+    wait_for(lambda: reflector.preference(P1) == 101 and reflector.preference(P2) == 101, "the announcements at the reflector")
+    # bgpd has asked zebra for the next hop before zebra stops.
+    reflector.vtysh("configure terminal", f"ipv6 route {P3} blackhole tag 1")
+    wait_for(lambda: ar.preference(P3) == 101, "a route of the reflector's")
+    ar.signal("zebra", signal.SIGSTOP)
+    driver.tell(f"set {P1} 0")
+    committed, _ = driver.expect(f"committed {P1} 0")
+    driver.tell(f"await {P1} 3")
+    # What bgpd goes on announcing is asked for until it does not.
+    driver.tell(f"watch {P2} {REFLECTOR} 102")
+    reflector.vtysh("configure terminal", f"ipv6 route {P2} blackhole tag 2")
+    driver.expect(f"superseded {P2}", after=committed)
+    assert reflector.preference(P1) == 101
+    assert not [event for _, event in driver.events if event.startswith("withdrawn")]
+    ar.signal("zebra", signal.SIGCONT)
+    told, _ = driver.expect(f"withdrawn {P1}")
+    wait_for(lambda: reflector.preference(P1) is None, "the withdrawal at the reflector")
+    # The usual case.
+    driver.tell(f"set {P2} 0")
+    committed, _ = driver.expect(f"committed {P2} 0", after=told)
+    driver.tell(f"await {P2} 3")
+    told, _ = driver.expect(f"withdrawn {P2}")
+    record_testsuite_property("committed_to_withdrawn_ms", round((told - committed) * 1000, 1))
+
+
+def test_a_bgpd_that_was_restarted_has_withdrawn_once_its_neighbours_know(ar, reflector, driver):
+    graceful = "".join(f" bgp graceful-restart{more}\n" for more in ("", " preserve-fw-state", " restart-time 60", " select-defer-time 5"))
+    configuration = BGPD.format(router_id="192.0.2.1", neighbor=REFLECTOR, more="")
+    ar.configure("bgpd", configuration.replace(" coalesce-time 0\n", " coalesce-time 0\n" + graceful))
+    ar.kill("bgpd")
+    ar.start("bgpd", "-p", "179", "-l", "::")
+    start_staticd(ar)
+    driver.tell(f"replace {P1} 1")
+    driver.expect(f"committed {P1} 1")
+    wait_for(lambda: reflector.preference(P1) == 101, "the announcement at the reflector")
+    ar.kill("bgpd")
+    driver.tell(f"set {P1} 0")
+    driver.expect(f"committed {P1} 0")
+    driver.tell(f"await {P1} 3")
+    driver.expect("health bgpd ")
+    assert reflector.preference(P1) == 101
+    ar.start("bgpd", "-p", "179", "-l", "::")
+    driver.expect(f"withdrawn {P1}")
+    wait_for(lambda: reflector.preference(P1) is None, "the withdrawal at the reflector", seconds=5)
+
+
 def test_tells_when_bgpd_cannot_be_asked(ar, driver):
     start_staticd(ar)
     driver.expect("health OK")

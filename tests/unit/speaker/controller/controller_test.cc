@@ -123,6 +123,10 @@ class FakeObserver : public BestPathObserver {
     journal_.push_back(fmt::format("watch {} {} {}", prefix.to_string(), successor.to_string(), local_preference));
   }
   void unwatch(const Ipv6Prefix&) override {}
+  void await_withdrawal(const Ipv6Prefix& prefix, std::uint32_t levels) override { awaited[prefix] = levels; }
+  void forget_withdrawal(const Ipv6Prefix& prefix) override { awaited.erase(prefix); }
+  // Which withdrawals have to be told of, and the highest tag that counts.
+  std::map<Ipv6Prefix, std::uint32_t> awaited;
 
  private:
   Journal& journal_;
@@ -198,6 +202,17 @@ class ControllerTest : public ::testing::Test {
     *record.mutable_binding() = binding;
     record.set_more(more);
     lm_.on_record(record);
+  }
+
+  // FRR commits the removal, and bgpd follows it.
+  void withdraw(const Ipv6Prefix& prefix) {
+    injector_->on_committed(prefix, 0);
+    bgpd_follows(prefix);
+  }
+
+  void bgpd_follows(const Ipv6Prefix& prefix) {
+    ASSERT_EQ(observer_.awaited.erase(prefix), 1U);
+    observer_.on_withdrawn(prefix);
   }
 
   Journal take() { return std::exchange(journal_, {}); }
@@ -518,7 +533,10 @@ TEST_F(ControllerTest, AnOldAnchorWithdrawsOnlyWhenSuperseded) {
   EXPECT_THAT(take(), Not(Contains("frr 2001:db8:1000::/64 0")));
   observer_.on_superseded(prefix());
   EXPECT_THAT(take(), ElementsAre("frr 2001:db8:1000::/64 0", "ack SUPERSEDED 2001:db8:1000::/64 at 2"));
+  // bgpd may hear of it late, and announces the prefix until then.
   injector_->on_committed(prefix(), 0);
+  EXPECT_THAT(take(), IsEmpty());
+  bgpd_follows(prefix());
   EXPECT_THAT(take(), ElementsAre("ack WITHDRAWN 2001:db8:1000::/64"));
 }
 
@@ -532,7 +550,7 @@ TEST_F(ControllerTest, SaysOnceMoreWhatHasBecomeSoAgainWithinOneGeneration) {
     revise(binding, static_cast<std::uint64_t>(30 + 10 * round));
     record(binding);
     take();
-    injector_->on_committed(prefix(), 0);
+    withdraw(prefix());
     EXPECT_THAT(take(), ElementsAre("ack WITHDRAWN 2001:db8:1000::/64"));
     binding.set_preference(2);
     revise(binding, static_cast<std::uint64_t>(35 + 10 * round));
@@ -543,7 +561,7 @@ TEST_F(ControllerTest, SaysOnceMoreWhatHasBecomeSoAgainWithinOneGeneration) {
   }
 }
 
-TEST_F(ControllerTest, ClearsTheKernelOnlyAfterFrrHasWithdrawn) {
+TEST_F(ControllerTest, ClearsTheKernelOnlyAfterBgpdHasWithdrawn) {
   start("ar2");
   auto binding = attached("ar2", 20, 1);
   snapshot({binding});
@@ -556,8 +574,52 @@ TEST_F(ControllerTest, ClearsTheKernelOnlyAfterFrrHasWithdrawn) {
   record(binding);
   EXPECT_THAT(take(), ElementsAre("frr 2001:db8:1000::/64 0", "release 02:00:00:00:00:11"));
   injector_->on_committed(prefix(), 0);
+  EXPECT_THAT(take(), IsEmpty());
+  bgpd_follows(prefix());
   EXPECT_THAT(take(), ElementsAre("kernel 2001:db8:1000::/64 none", "ack WITHDRAWN 2001:db8:1000::/64",
                                   "ack CLEARED 2001:db8:1000::/64"));
+}
+
+TEST_F(ControllerTest, WhatIsAnnouncedAgainIsNoLongerExpectedToBeWithdrawn) {
+  start("ar2");
+  auto binding = attached("ar2", 20, 2);
+  snapshot({binding});
+  injector_->on_committed(prefix(), 2);
+  binding.set_preference(0);
+  revise(binding, 30);
+  record(binding);
+  injector_->on_committed(prefix(), 0);
+  EXPECT_THAT(observer_.awaited, ElementsAre(std::pair(prefix(), 8U)));
+  binding.set_preference(3);
+  revise(binding, 31);
+  record(binding);
+  EXPECT_THAT(observer_.awaited, IsEmpty());
+  take();
+  injector_->on_committed(prefix(), 3);
+  EXPECT_THAT(take(), ElementsAre("ack ADVERTISED 2001:db8:1000::/64 at 3"));
+}
+
+TEST_F(ControllerTest, GoesOnForwardingOverASnapshotUntilBgpdHasWithdrawn) {
+  start("ar2");
+  auto binding = attached("ar2", 20, 1);
+  snapshot({binding});
+  injector_->on_committed(prefix(), 1);
+  auto moved = attached("ar1", 30, 2);
+  holder(moved, "ar2")->set_advertises_preference(1);
+  delivers(moved, "ar1", 31);
+  record(moved);
+  observer_.on_superseded(prefix());
+  injector_->on_committed(prefix(), 0);
+  take();
+  // The LM comes back, and does not know that anything was announced here.
+  holder(moved, "ar2")->set_advertises_preference(0);
+  holder(moved, "ar2")->set_releasing(true);
+  revise(moved, 40);
+  snapshot({moved});
+  EXPECT_EQ(forwarding_.all.at(kPrefix), "redirect 2001:db8:a1::d");
+  EXPECT_THAT(take(), Not(Contains("ack CLEARED 2001:db8:1000::/64")));
+  bgpd_follows(prefix());
+  EXPECT_THAT(take(), ElementsAre("kernel 2001:db8:1000::/64 none", "ack CLEARED 2001:db8:1000::/64"));
 }
 
 TEST_F(ControllerTest, IgnoresARecordThatIsOlderThanItsOwn) {
@@ -656,7 +718,7 @@ TEST_F(ControllerTest, ASolicitationOnAnEarlierLinkBeforeTheFirstSnapshotIsAnArr
 TEST_F(ControllerTest, WithoutRedirectionTheOldRouteGoesOnlyWhenBgpPrefersTheNewOne) {
   start("ar1", /*redirection=*/false);
   snapshot({attached("ar1", 10, 0)});
-  injector_->on_committed(prefix(), 0);
+  withdraw(prefix());
   auto moved = attached("ar2", 20, 1);
   delivers(moved, "ar2", 21);
   record(moved);
@@ -1045,7 +1107,7 @@ TEST_F(ControllerTest, IsNotClearedUntilTheKernelHasConfirmedTheRemoval) {
   holder(binding, "ar2")->set_releasing(true);
   forwarding_.failure = absl::UnavailableError("busy");
   snapshot({binding});
-  injector_->on_committed(prefix(), 0);
+  withdraw(prefix());
   EXPECT_THAT(take(), Not(Contains(::testing::StartsWith("ack CLEARED"))));
   forwarding_.failure = absl::OkStatus();
   forwarding_.on_programmed(prefix());
@@ -1281,7 +1343,7 @@ TEST_F(RecoveryTest, AnOldAnchorWithdrawsWhatTheRestoredLmDoesNotKnow) {
               ElementsAre(std::pair<const std::string, std::string>(kPrefix, "redirect 2001:db8:a3::d")));
 }
 
-TEST_F(RecoveryTest, WhatAnEarlierRunMayHaveAnnouncedIsNotCalledClearedBeforeFrrSaysSo) {
+TEST_F(RecoveryTest, WhatAnEarlierRunMayHaveAnnouncedIsNotCalledClearedBeforeFrrAndBgpdSaySo) {
   start("ar2");
   auto binding = attached("ar1", 20, 0);
   delivers(binding, "ar1", 21);
@@ -1291,6 +1353,8 @@ TEST_F(RecoveryTest, WhatAnEarlierRunMayHaveAnnouncedIsNotCalledClearedBeforeFrr
   EXPECT_THAT(journal, Contains("frr 2001:db8:1000::/64 0"));
   EXPECT_THAT(journal, Not(Contains("ack CLEARED 2001:db8:1000::/64")));
   injector_->on_committed(prefix(), 0);
+  EXPECT_THAT(take(), Not(Contains("ack CLEARED 2001:db8:1000::/64")));
+  bgpd_follows(prefix());
   EXPECT_THAT(take(), Contains("ack CLEARED 2001:db8:1000::/64"));
 }
 

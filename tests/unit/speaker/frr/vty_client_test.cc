@@ -1,23 +1,17 @@
 #include "speaker/frr/vty_client.h"
 
-#include <stdlib.h>
-
-#include <chrono>
-#include <filesystem>
+#include <optional>
 #include <string>
-#include <thread>
+#include <utility>
 
 #include "boost/asio/io_context.hpp"
-#include "boost/asio/local/stream_protocol.hpp"
-#include "boost/asio/write.hpp"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/unit/speaker/frr/fake_vty.h"
 
 namespace kedge::speaker {
 namespace {
 
-using boost::asio::local::stream_protocol;
-using namespace std::chrono_literals;
 using namespace std::string_literals;
 
 TEST(VtyDecoder, ReadsAReplyHoweverItIsSplit) {
@@ -53,116 +47,74 @@ TEST(VtyDecoder, RefusesGarbageAndWhatIsTooLarge) {
 
 class VtyClientTest : public testing::Test {
  protected:
-  VtyClientTest() {
-    char name[] = "/tmp/vty_client_test.XXXXXX";
-    directory_ = ::mkdtemp(name);
-  }
-  ~VtyClientTest() override { std::filesystem::remove_all(directory_); }
-
-  void listen() {
-    std::filesystem::remove(directory_ + "/bgpd.vty");
-    acceptor_.emplace(context_, stream_protocol::endpoint(directory_ + "/bgpd.vty"));
-    accept();
-  }
-
-  void accept() {
-    acceptor_->async_accept([this](const boost::system::error_code& error, stream_protocol::socket socket) {
-      if (error) return;
-      ++connections_;
-      peer_.emplace(std::move(socket));
-      read();
-      accept();
-    });
-  }
-
-  void read() {
-    peer_->async_read_some(boost::asio::buffer(buffer_), [this](const boost::system::error_code& error, std::size_t n) {
-      if (error) return;
-      received_.append(buffer_.data(), n);
-      if (received_.back() == '\0' && !reply_.empty()) boost::asio::write(*peer_, boost::asio::buffer(reply_));
-      read();
-    });
-  }
-
-  template <typename Condition>
-  bool wait_for(Condition condition) {
-    const auto end = std::chrono::steady_clock::now() + 20s;
-    while (!condition() && std::chrono::steady_clock::now() < end) {
-      context_.restart();
-      context_.run_one_for(50ms);
-    }
-    return condition();
+  // Whatever is asked.
+  void answer(const std::string& bytes) {
+    vty_.reply = [bytes](const std::string&) { return bytes; };
   }
 
   absl::StatusOr<VtyReply> ask(VtyClient& client, const std::string& command) {
     std::optional<absl::StatusOr<VtyReply>> answer;
     client.ask(command, [&answer](absl::StatusOr<VtyReply> reply) { answer = std::move(reply); });
     EXPECT_FALSE(answer.has_value());
-    EXPECT_TRUE(wait_for([&answer] { return answer.has_value(); }));
+    EXPECT_TRUE(run_until(context_, [&answer] { return answer.has_value(); }));
     return *answer;
   }
 
-  std::string directory_;
   boost::asio::io_context context_;
-  std::optional<stream_protocol::acceptor> acceptor_;
-  std::optional<stream_protocol::socket> peer_;
-  std::array<char, 1000> buffer_{};
-  std::string received_;
-  std::string reply_;
-  int connections_ = 0;
+  FakeVty vty_{context_, "bgpd"};
 };
 
 TEST_F(VtyClientTest, KeepsItsConnectionAndMakesANewOneWhenItEnds) {
-  listen();
-  reply_ = "hello\0\0\0\0"s;
-  auto client = make_vty_client(context_.get_executor(), directory_, "bgpd");
+  vty_.listen();
+  answer("hello\0\0\0\0"s);
+  auto client = make_vty_client(context_.get_executor(), vty_.directory(), "bgpd");
   bool closed = false;
   client->on_closed = [&closed] { closed = true; };
   ASSERT_EQ(ask(*client, "show version")->text, "hello");
   ASSERT_EQ(ask(*client, "show clock")->text, "hello");
-  EXPECT_EQ(received_, "show version\0show clock\0"s);
-  EXPECT_EQ(connections_, 1);
+  EXPECT_EQ(vty_.received, "show version\0show clock\0"s);
+  EXPECT_EQ(vty_.connections, 1);
 
-  peer_.reset();
-  ASSERT_TRUE(wait_for([&closed] { return closed; }));
+  vty_.close_connection();
+  ASSERT_TRUE(run_until(context_, [&closed] { return closed; }));
   EXPECT_EQ(ask(*client, "show version")->text, "hello");
-  EXPECT_EQ(connections_, 2);
+  EXPECT_EQ(vty_.connections, 2);
 }
 
 TEST_F(VtyClientTest, SaysWhatToDoWithoutADaemon) {
-  auto client = make_vty_client(context_.get_executor(), directory_, "bgpd");
+  auto client = make_vty_client(context_.get_executor(), vty_.directory(), "bgpd");
   const auto missing = ask(*client, "show version").status();
   EXPECT_EQ(missing.code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(std::string(missing.message()),
               testing::AllOf(testing::HasSubstr("bgpd.vty"), testing::HasSubstr("start it")));
 
-  listen();
-  acceptor_.reset();
+  vty_.listen();
+  vty_.stop_listening();
   EXPECT_EQ(ask(*client, "show version").status().code(), absl::StatusCode::kUnavailable);
 
-  listen();
-  reply_ = "hello\0\0\0\0"s;
+  vty_.listen();
+  answer("hello\0\0\0\0"s);
   EXPECT_TRUE(ask(*client, "show version").ok());
 }
 
 TEST_F(VtyClientTest, GivesUpAConnectionThatSpeaksNonsense) {
-  listen();
-  reply_ = "a\0b"s;
-  auto client = make_vty_client(context_.get_executor(), directory_, "bgpd");
+  vty_.listen();
+  answer("a\0b"s);
+  auto client = make_vty_client(context_.get_executor(), vty_.directory(), "bgpd");
   EXPECT_EQ(ask(*client, "show version").status().code(), absl::StatusCode::kInvalidArgument);
-  reply_ = "hello\0\0\0\0"s;
+  answer("hello\0\0\0\0"s);
   EXPECT_TRUE(ask(*client, "show version").ok());
-  EXPECT_EQ(connections_, 2);
+  EXPECT_EQ(vty_.connections, 2);
 }
 
 TEST_F(VtyClientTest, IsAnsweredWhenTheDaemonEndsDuringACommand) {
-  listen();
-  auto client = make_vty_client(context_.get_executor(), directory_, "bgpd");
+  vty_.listen();
+  auto client = make_vty_client(context_.get_executor(), vty_.directory(), "bgpd");
   std::optional<absl::StatusOr<VtyReply>> answer;
   client->ask("show version", [&answer](absl::StatusOr<VtyReply> reply) { answer = std::move(reply); });
-  ASSERT_TRUE(wait_for([this] { return !received_.empty(); }));
-  peer_.reset();
-  ASSERT_TRUE(wait_for([&answer] { return answer.has_value(); }));
+  ASSERT_TRUE(run_until(context_, [this] { return !vty_.received.empty(); }));
+  vty_.close_connection();
+  ASSERT_TRUE(run_until(context_, [&answer] { return answer.has_value(); }));
   EXPECT_EQ(answer->status().code(), absl::StatusCode::kUnavailable);
 }
 
