@@ -203,8 +203,14 @@ class Mover:
             raise scenarios.ScenarioError(f"move: {self._process.stderr.read()}")
 
 
+def reflector_answers(lab):
+    return daemons.ask(lab, CORE, "bgpd", "show version") is not None
+
+
 def as_it_should_be(lab, prefix, target):
     """What is not, one line each."""
+    if not reflector_answers(lab):
+        return ["the reflector's bgpd does not answer"]
     found = audit.differences(lab)
     if not found and lab.binding(prefix)["attached_ar"] != target:
         found = [f"{prefix}: not attached at {target}"]
@@ -213,6 +219,8 @@ def as_it_should_be(lab, prefix, target):
 
 def announced_as_it_should_be(lab, prefix):
     """What is not: FRR at the attached access router has the prefix at the binding's level, and the reflector prefers it."""
+    if not reflector_answers(lab):
+        return ["the reflector's bgpd does not answer"]
     answer = lab.run(LM, "kedgectl", "binding", prefix, "-o", "json", check=False)
     if answer.returncode != 0:
         return [f"the LM does not answer: {answer.stderr.strip()}"]

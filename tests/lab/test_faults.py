@@ -254,9 +254,6 @@ def fixture_aim(lab, events):
     return aim
 
 
-# Packets are lost then: docs/faults.md, "Open".
-MAY_LOSE = {"zebra, old AR", "bgpd, reflector"}
-
 # One kill of each; tests/lab/kill_table.py has all stages of both directions.
 KILLS = [
     ("kedge-lm", "away", "attach committed"),
@@ -270,6 +267,7 @@ KILLS = [
     ("bgpd, old AR", "home", "FRR committed the /64"),
     ("zebra, old AR", "home", "old AR redirects"),
     ("all of FRR, old AR", "home", "MN heard"),
+    ("all of FRR, new AR", "home", "old AR's bgpd prefers"),
     ("bgpd, reflector", "home", "FRR committed the /64"),
 ]
 
@@ -287,8 +285,7 @@ def test_a_daemon_killed_in_the_middle_of_a_planned_move_takes_nothing_along(
     assert kill.repair.wrong == []
     audit(lab)
     flow.stop()
-    if name not in MAY_LOSE:
-        assert_nothing_lost(flow, *kill.window)
+    assert_nothing_lost(flow, *kill.window)
 
 
 # Links, whole access routers, the way to the LM
