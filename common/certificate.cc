@@ -7,7 +7,6 @@
 #include <cctype>
 #include <cerrno>
 #include <cstring>
-#include <ctime>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
@@ -38,12 +37,6 @@ std::string hex_of(const ASN1_INTEGER* number) {
   const openssl::BigNumber value(ASN1_INTEGER_to_BN(number, nullptr));
   const std::unique_ptr<char, openssl::Release<openssl::free_text>> text(BN_bn2hex(value.get()));
   return lower(text.get());
-}
-
-SystemTime time_of(const ASN1_TIME* time) {
-  std::tm parts{};
-  if (ASN1_TIME_to_tm(time, &parts) != 1) return {};
-  return SystemTime(std::chrono::seconds(timegm(&parts)));
 }
 
 std::string name_text(const X509_NAME* name) {
@@ -80,8 +73,8 @@ absl::StatusOr<Certificate> describe(X509* certificate) {
   result.identity = *std::move(identity);
   result.serial = hex_of(X509_get0_serialNumber(certificate));
   result.issuer = name_text(X509_get_issuer_name(certificate));
-  result.not_before = time_of(X509_get0_notBefore(certificate));
-  result.not_after = time_of(X509_get0_notAfter(certificate));
+  result.not_before = openssl::time_of(X509_get0_notBefore(certificate));
+  result.not_after = openssl::time_of(X509_get0_notAfter(certificate));
   std::array<unsigned char, EVP_MAX_MD_SIZE> digest;
   unsigned int size = 0;
   X509_digest(certificate, EVP_sha256(), digest.data(), &size);

@@ -40,6 +40,7 @@ struct Certificate {
   // Hexadecimal, lower case, as its issuer has numbered it.
   std::string serial;
   std::string issuer;
+  // Within 1970 and 2262; an end that is later, as that of a certificate without one, is in 2262.
   SystemTime not_before;
   SystemTime not_after;
   // SHA-256 of the certificate, hexadecimal.

@@ -15,6 +15,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "boost/locale/encoding_utf.hpp"
 #include "common/time.h"
 #include "fmt/format.h"
 #include "google/protobuf/descriptor.h"
@@ -58,6 +59,15 @@ bool parse_duration(std::string_view text, std::chrono::nanoseconds* out) {
     return true;
   }
   return false;
+}
+
+bool is_utf8(const std::string& text) {
+  try {
+    boost::locale::conv::utf_to_utf<char32_t>(text, boost::locale::conv::stop);
+    return true;
+  } catch (const boost::locale::conv::conversion_error&) {
+    return false;
+  }
 }
 
 // Remembers where the last document began and ignores all else.
@@ -154,6 +164,8 @@ class Reader {
     using R = google::protobuf::Reflection;
     switch (field->cpp_type()) {
       case FieldDescriptor::CPPTYPE_STRING:
+        // What Protobuf would not send.
+        if (!is_utf8(text)) return error(node, path, "text in UTF-8 is expected here");
         return put(&R::AddString, &R::SetString, text);
       case FieldDescriptor::CPPTYPE_BOOL:
         // Quoted text is no boolean.

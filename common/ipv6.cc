@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "absl/hash/hash.h"
+#include "common/text.h"
 #include "fmt/format.h"
 
 namespace kedge {
@@ -15,7 +16,7 @@ absl::StatusOr<Ipv6Address> parse_address(std::string_view text, std::string_vie
   in6_addr raw;
   const std::string copy(text);
   if (copy.size() != std::strlen(copy.c_str()) || inet_pton(AF_INET6, copy.c_str(), &raw) != 1) {
-    return absl::InvalidArgumentError(fmt::format("'{}' is no IPv6 {}", text, what));
+    return absl::InvalidArgumentError(fmt::format("'{}' is no IPv6 {}", shortened(text), what));
   }
   return Ipv6Address(raw);
 }
@@ -65,15 +66,15 @@ Ipv6Prefix::Ipv6Prefix(const Ipv6Address& address, int length)
 absl::StatusOr<Ipv6Prefix> Ipv6Prefix::parse(std::string_view text) {
   const auto slash = text.find('/');
   if (slash == std::string_view::npos) {
-    return absl::InvalidArgumentError(fmt::format("'{}' is no IPv6 prefix: it has no /length", text));
+    return absl::InvalidArgumentError(fmt::format("'{}' is no IPv6 prefix: it has no /length", shortened(text)));
   }
   auto address = parse_address(text.substr(0, slash), "prefix");
-  if (!address.ok()) return absl::InvalidArgumentError(fmt::format("'{}' is no IPv6 prefix", text));
+  if (!address.ok()) return absl::InvalidArgumentError(fmt::format("'{}' is no IPv6 prefix", shortened(text)));
   const auto digits = text.substr(slash + 1);
   int length = 0;
   if (digits.empty() || digits.size() > 3 || digits.find_first_not_of("0123456789") != std::string_view::npos ||
       std::from_chars(digits.data(), digits.data() + digits.size(), length).ec != std::errc{} || length > 128) {
-    return absl::InvalidArgumentError(fmt::format("'{}': the length of an IPv6 prefix is 0 to 128", text));
+    return absl::InvalidArgumentError(fmt::format("'{}': the length of an IPv6 prefix is 0 to 128", shortened(text)));
   }
   Ipv6Prefix prefix(*address, length);
   if (prefix.address() != *address) {

@@ -1,5 +1,6 @@
 #include "common/link_layer_address.h"
 
+#include "common/text.h"
 #include "fmt/format.h"
 
 namespace kedge {
@@ -25,7 +26,7 @@ absl::StatusOr<LinkLayerAddress> LinkLayerAddress::parse(std::string_view text) 
   }
   if (!valid) {
     return absl::InvalidArgumentError(
-        fmt::format("'{}' is no link-layer address; write it as 02:00:00:00:00:11", text));
+        fmt::format("'{}' is no link-layer address; write it as 02:00:00:00:00:11", shortened(text)));
   }
   return LinkLayerAddress(bytes);
 }

@@ -8,9 +8,15 @@
 #include <openssl/x509.h>
 #include <openssl/x509v3.h>
 
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <ctime>
 #include <memory>
 #include <string>
 #include <string_view>
+
+#include "common/time.h"
 
 namespace kedge::openssl {
 
@@ -42,6 +48,15 @@ inline std::string contents(BIO* bio) {
   char* data = nullptr;
   const long size = BIO_get_mem_data(bio, &data);
   return std::string(data, static_cast<std::size_t>(size));
+}
+
+// RFC 5280, 4.1.2.5: a certificate without "a well-defined expiration date" ends in the year 9999, and others may begin
+// in 0000. Both are more than SystemTime holds: the result is within 1970 and 2262. 1970 when it is no time at all.
+inline SystemTime time_of(const ASN1_TIME* time) {
+  std::tm parts{};
+  if (ASN1_TIME_to_tm(time, &parts) != 1) return {};
+  constexpr auto kLast = std::chrono::floor<std::chrono::seconds>(SystemTime::max()).time_since_epoch().count();
+  return SystemTime(std::chrono::seconds(std::clamp<std::int64_t>(timegm(&parts), 0, kLast)));
 }
 
 // What went wrong last, in OpenSSL's words; forgets it.

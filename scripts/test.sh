@@ -2,7 +2,7 @@
 # Builds and runs all tests: unit and component tests (CTest), scenarios and tools (pytest), fuzz targets. Every stage runs,
 # whatever became of those before it; the last line adds them up. Logs and results: build/test-logs/.
 #
-#   FUZZ_SECONDS        how long each fuzz target runs (default: 60)
+#   FUZZ_SECONDS        how long each fuzz target runs (default: 5)
 #   TEST_STAGE_SECONDS  after how long a stage is stopped (default: 1800)
 set -uo pipefail
 

@@ -1,10 +1,12 @@
 #include "speaker/config.h"
 
 #include <algorithm>
+#include <cctype>
+#include <charconv>
 #include <chrono>
-#include <regex>
 #include <set>
 #include <string_view>
+#include <system_error>
 
 #include "common/config.h"
 #include "common/credentials.h"
@@ -12,7 +14,7 @@
 #include "common/time.h"
 #include "fmt/format.h"
 #include "speaker/authenticator/authenticator_server.h"
-#include "speaker/frr/northbound_channel.h"
+#include "speaker/frr/northbound_address.h"
 
 namespace kedge::speaker {
 namespace {
@@ -55,12 +57,20 @@ class Checker {
 };
 
 // "[2001:db8::1]:8818", "192.0.2.1:8818" or "lm.example:8818".
-bool has_host_and_port(const std::string& address) {
-  static const std::regex kForm(R"((\[[0-9A-Fa-f:.]+\]|[^\[\]:\s]+):([0-9]{1,5}))");
-  std::smatch match;
-  if (!std::regex_match(address, match, kForm)) return false;
-  const int port = std::stoi(match[2]);
-  return port > 0 && port <= 65535;
+bool has_host_and_port(std::string_view address) {
+  const auto colon = address.rfind(':');
+  if (colon == std::string_view::npos) return false;
+  auto host = address.substr(0, colon);
+  const auto port = address.substr(colon + 1);
+  std::uint16_t number = 0;
+  const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), number);
+  if (error != std::errc{} || end != port.data() + port.size() || number == 0) return false;
+  const bool bracketed = host.starts_with('[') && host.ends_with(']');
+  if (bracketed) host = host.substr(1, host.size() - 2);
+  return !host.empty() && std::all_of(host.begin(), host.end(), [bracketed](unsigned char c) {
+    if (bracketed) return std::isxdigit(c) != 0 || c == ':' || c == '.';
+    return c != '[' && c != ']' && c != ':' && std::isspace(c) == 0;
+  });
 }
 
 std::uint32_t with_default(std::uint32_t value, std::uint32_t fallback) { return value == 0 ? fallback : value; }

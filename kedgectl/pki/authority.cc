@@ -352,17 +352,12 @@ absl::StatusOr<AuthorityCertificate> describe_authority(const Authority& authori
   const auto pair = load(authority.folder());
   if (!pair.ok()) return pair.status();
   X509* certificate = pair->certificate.get();
-  const auto time_of = [](const ASN1_TIME* time) {
-    std::tm parts{};
-    ASN1_TIME_to_tm(time, &parts);
-    return SystemTime(std::chrono::seconds(timegm(&parts)));
-  };
   AuthorityCertificate result;
   std::array<char, 256> name{};
   X509_NAME_get_text_by_NID(X509_get_subject_name(certificate), NID_commonName, name.data(), name.size());
   result.name = name.data();
-  result.not_before = time_of(X509_get0_notBefore(certificate));
-  result.not_after = time_of(X509_get0_notAfter(certificate));
+  result.not_before = openssl::time_of(X509_get0_notBefore(certificate));
+  result.not_after = openssl::time_of(X509_get0_notAfter(certificate));
   std::array<unsigned char, EVP_MAX_MD_SIZE> digest;
   unsigned int size = 0;
   X509_digest(certificate, EVP_sha256(), digest.data(), &size);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "common/text.h"
 #include "lm-server/core/machine_transaction.h"
 #include "lm-server/core/prefix_map.h"
 
@@ -11,6 +12,8 @@ namespace {
 
 // What is due together is done in portions, so that the server stays responsive.
 constexpr int kPrefixesPerTick = 256;
+// Of one part of a speaker, in bytes.
+constexpr std::size_t kLongestHealth = 1000;
 
 void sooner(std::optional<SystemTime>& due, SystemTime at) {
   if (!due || at < *due) due = at;
@@ -41,7 +44,7 @@ Output Machine::session_up(const v1::Hello& hello, std::uint64_t session, System
   up->session = session;
   up->incarnation = hello.incarnation();
   up->since = now;
-  up->version = hello.version();
+  up->version = shortened(hello.version());
   up->health.Clear();
   sessions_[session] = hello.ar();
 
@@ -60,7 +63,7 @@ Output Machine::session_up(const v1::Hello& hello, std::uint64_t session, System
   event.set_type(v1::EVENT_TYPE_NODE_CONNECTED);
   event.set_ar(hello.ar());
   *event.mutable_at() = to_proto(now);
-  event.set_detail(hello.version());
+  event.set_detail(up->version);
   return output;
 }
 
@@ -79,7 +82,12 @@ Output Machine::session_down(std::uint64_t session, SystemTime now) {
 }
 
 void Machine::health(std::uint64_t session, const v1::SpeakerHealth& health) {
-  if (NodeState* from = node_of_session(session)) from->health = health;
+  NodeState* from = node_of_session(session);
+  if (from == nullptr) return;
+  from->health.set_kernel(shortened(health.kernel(), kLongestHealth));
+  from->health.set_frr(shortened(health.frr(), kLongestHealth));
+  from->health.set_access(shortened(health.access(), kLongestHealth));
+  from->health.set_frr_version(shortened(health.frr_version()));
 }
 
 // Time
@@ -189,15 +197,15 @@ Output Machine::refuse(absl::Status status, const v1::AttachRequest& request, Sy
   event.set_type(v1::EVENT_TYPE_ATTACH_REFUSED);
   event.set_mn_id(request.mn_id());
   event.set_ar(request.ar());
-  *event.mutable_at() = request.heard_at().seconds() == 0 ? to_proto(now) : request.heard_at();
+  *event.mutable_at() = told_time(request.heard_at(), now);
   event.set_detail(std::string(status.message()));
   output.status = std::move(status);
   return output;
 }
 
 absl::Status Machine::unknown_access_router(const std::string& name) const {
-  return absl::NotFoundError(
-      absl::StrCat("access router \"", name, "\" is unknown; the LM's configuration has ", known_access_routers()));
+  return absl::NotFoundError(absl::StrCat("access router \"", shortened(name),
+                                          "\" is unknown; the LM's configuration has ", known_access_routers()));
 }
 
 void Machine::send(Output& output, const NodeState& to, std::shared_ptr<const v1::LmMessage> message) const {

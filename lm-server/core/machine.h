@@ -93,7 +93,8 @@ class Machine {
   // Forgets everything but the configuration and takes over what the store has. Bindings that the configuration no
   // longer covers are deleted, holders that it no longer knows are dropped: the Output's commit does so in the store,
   // and
-  // `*dropped` (may be null) gets one line of text for each. DataLoss: a value is no binding; the text names its key.
+  // `*dropped` (may be null) gets one line of text for each. One whose holders are all gone ends by the next tick(), or
+  // with its quarantine. DataLoss: a value is no binding, or one that contradicts itself; the text names its key.
   // A store that was restored (kRestoredFromKey) says so by an event, once; where mobile nodes are and what ARs hold is
   // then unknown until the ARs have told (TRIGGER_RECOVERY), or Settings::recovery_time is over.
   absl::StatusOr<Output> load(std::uint64_t epoch, std::uint64_t revision,
@@ -156,8 +157,9 @@ class Machine {
   };
   struct MobileNode {
     std::vector<Ipv6Prefix> prefixes;
-    // The last that its attached AR has reported.
+    // The last that its attached AR has reported; 0: not known, since the clock is another or the store was restored.
     SystemTime heard{};
+    SystemTime heard_or(SystemTime now) const { return heard == SystemTime() ? now : heard; }
     struct Sequence {
       std::uint64_t incarnation = 0;
       std::uint64_t sequence = 0;

@@ -30,13 +30,13 @@ std::optional<v1::EventType> event_of(v1::Stage stage) {
   }
 }
 
-std::string detail_of(const v1::Ack& ack) {
+std::string detail_of(const v1::Ack& ack, std::uint32_t level) {
   switch (ack.stage()) {
     case v1::STAGE_REDIRECTING:
       return absl::StrCat("to ", ack.redirects_to());
     case v1::STAGE_ADVERTISED:
     case v1::STAGE_SUPERSEDED:
-      return absl::StrCat("level ", ack.preference());
+      return absl::StrCat("level ", level);
     default:
       return {};
   }
@@ -101,6 +101,7 @@ void Machine::apply_ack(Transaction& tx, Entry& entry, v1::Holder& holder, const
   const std::string ar = holder.ar();
   const bool attached = binding.attached_ar() == ar;
   const bool in_grace = binding.state() == v1::BINDING_STATE_DETACHED_GRACE;
+  // An AR of an earlier configuration may have announced above the present levels.
   const std::uint32_t level = std::min(ack.preference(), settings_.preference_levels);
   // Level that the AR has been told to announce at, whatever it says that it does now.
   const std::uint32_t told = attached ? binding.preference() : in_grace ? holder.advertises_preference() : 0;
@@ -135,8 +136,9 @@ void Machine::apply_ack(Transaction& tx, Entry& entry, v1::Holder& holder, const
     default:
       return;
   }
-  if (progress.seen.emplace(ack.stage(), detail_of(ack)).second) {
-    tx.event(*event_of(ack.stage()), binding, ar, ack.at(), detail_of(ack));
+  const std::string detail = detail_of(ack, level);
+  if (progress.seen.emplace(ack.stage(), detail).second) {
+    tx.event(*event_of(ack.stage()), binding, ar, ack.at(), detail);
   }
   if (ack.stage() == v1::STAGE_CLEARED && holder.releasing()) {
     entry.progress.erase(ar);

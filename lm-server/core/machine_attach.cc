@@ -12,6 +12,7 @@ namespace {
 using std::chrono::nanoseconds;
 
 constexpr std::size_t kLongestInterfaceName = 15;
+constexpr std::size_t kLongestArName = 63;
 // Between two alarms of one kind for one MN.
 constexpr std::chrono::minutes kAlarmInterval{1};
 constexpr std::int64_t kOldestAgeSeconds = 366LL * 24 * 3600;
@@ -58,6 +59,9 @@ absl::Status check_held_prefixes(const v1::AttachRequest& request) {
 }
 
 absl::Status check_attach(const v1::AttachRequest& request) {
+  if (request.ar().empty() || request.ar().size() > kLongestArName) {
+    return absl::InvalidArgumentError("ar: must have 1 to 63 characters");
+  }
   if (auto s = check_link_layer_address("mn_id", request.mn_id()); !s.ok()) return s;
   if (auto s = check_attachment(request.attachment()); !s.ok()) return s;
   if (auto s = check_held_prefixes(request); !s.ok()) return s;
@@ -289,8 +293,8 @@ Machine::Assignment Machine::assign(const std::string& mn_id, const std::string&
 
 Output Machine::attach(const v1::AttachRequest& request, SystemTime now) {
   NodeState* here = node(request.ar());
-  if (here == nullptr) return refuse(unknown_access_router(request.ar()), request, now);
   auto may_count = check_attach(request);
+  if (may_count.ok() && here == nullptr) return refuse(unknown_access_router(request.ar()), request, now);
   if (may_count.ok()) may_count = check_run(*here, request.incarnation());
   if (!may_count.ok()) {
     Output output;
@@ -481,6 +485,8 @@ void Machine::move(Transaction& tx, Entry& entry, const v1::AttachRequest& reque
   binding.set_attached_ar(request.ar());
   binding.clear_last_ar();
   *binding.mutable_attachment() = request.attachment();
+  // Of a newer speaker, or anybody's: nobody has looked at them.
+  binding.mutable_attachment()->DiscardUnknownFields();
   *binding.mutable_attached_at() = to_proto(heard);
   *binding.mutable_attachment_generation() = attachment_of(tx, request);
   if (from != request.ar() || !binding.has_arrived_at()) *binding.mutable_arrived_at() = to_proto(heard);

@@ -1,5 +1,7 @@
 // Taking over what the store has.
 #include <algorithm>
+#include <cstdint>
+#include <set>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -7,6 +9,54 @@
 
 namespace kedge::lm {
 namespace {
+
+// Up to 2200-01-01, and as long before 1970, where a clock that was never set may have been. Time that is reckoned from
+// them is still one that SystemTime holds.
+constexpr std::int64_t kMostSeconds = 7'258'118'400;
+
+bool has_times_in_range(const v1::Binding& binding) {
+  std::vector<const google::protobuf::FieldDescriptor*> fields;
+  binding.GetReflection()->ListFields(binding, &fields);
+  return std::all_of(fields.begin(), fields.end(), [&](const auto* field) {
+    if (field->message_type() != google::protobuf::Timestamp::descriptor()) return true;
+    const auto& time =
+        static_cast<const google::protobuf::Timestamp&>(binding.GetReflection()->GetMessage(binding, field));
+    return time.seconds() >= -kMostSeconds && time.seconds() <= kMostSeconds && time.nanos() >= 0 &&
+           time.nanos() <= 999'999'999;
+  });
+}
+
+// What every record of a store at revision `last` has, and conclusions are drawn from. Empty: nothing is wrong.
+std::string flaw_of(const v1::Binding& binding, const v1::Generation& last) {
+  if (auto s = check_link_layer_address("mn_id", binding.mn_id()); !s.ok()) return std::string(s.message());
+  std::set<std::string> holders;
+  for (const auto& holder : binding.holders()) {
+    if (!holders.insert(holder.ar()).second) return absl::StrCat(holder.ar(), " is its holder twice");
+  }
+  const bool has_left =
+      binding.state() == v1::BINDING_STATE_DETACHED_GRACE || binding.state() == v1::BINDING_STATE_DETACHED;
+  if (!v1::BindingState_IsValid(binding.state()) || binding.state() == v1::BINDING_STATE_UNSPECIFIED ||
+      is_detached(binding) != has_left) {
+    return "its state contradicts its attached_ar";
+  }
+  for (const auto& ar : {binding.attached_ar(), binding.home_ar()}) {
+    if (!is_detached(binding) && !holders.contains(ar)) return absl::StrCat(ar, " is not among its holders");
+  }
+  // Whatever is decided next would be older.
+  for (const auto* generation : {&binding.generation(), &binding.revision(), &binding.attachment_generation()}) {
+    if (compare(*generation, last) > 0) return "one of its generations is ahead of the store";
+  }
+  if (!has_times_in_range(binding)) return "one of its times is out of range";
+  return {};
+}
+
+// All who held anything have left the configuration, and will not say that they have let go. Then it ends with its
+// quarantine, as others do: the home AR is the one that holds it until then.
+bool has_to_be_held(const v1::Binding& binding, SystemTime now) {
+  const bool is_over =
+      binding.state() == v1::BINDING_STATE_DETACHED && binding.has_free_at() && from_proto(binding.free_at()) <= now;
+  return binding.holders().empty() && !is_over;
+}
 
 // The clock was set back by more than the LM was away, or is another machine's. What is due keeps its distance, so that
 // nothing is put off for hours; true when that had to be seen to.
@@ -57,6 +107,10 @@ absl::StatusOr<Output> Machine::load(std::uint64_t epoch, std::uint64_t revision
     if (!prefix.ok() || key != key_of(*prefix)) {
       return absl::DataLossError(absl::StrCat("the store's value of ", key, " is no binding; restore a backup"));
     }
+    if (const std::string flaw = flaw_of(binding, make_generation(epoch, revision)); !flaw.empty()) {
+      return absl::DataLossError(
+          absl::StrCat("the store's value of ", key, " is no binding: ", flaw, "; restore a backup"));
+    }
     NodeState* home = node(binding.home_ar());
     if (home == nullptr || !home->pool.claim(*prefix)) {
       if (dropped != nullptr) {
@@ -75,7 +129,9 @@ absl::StatusOr<Output> Machine::load(std::uint64_t epoch, std::uint64_t revision
     }
     const bool set_back = set_back_times(binding, now);
     if (restoration->from) begin_epoch(binding, make_generation(epoch, commit.revision), now);
-    if (recovered || restoration->from) commit.writes.push_back({key, binding.SerializeAsString()});
+    const bool unheld = has_to_be_held(binding, now);
+    if (unheld) enter_holder(binding, binding.home_ar());
+    if (recovered || restoration->from || unheld) commit.writes.push_back({key, binding.SerializeAsString()});
     if (binding.state() == v1::BINDING_STATE_DETACHED_GRACE) entry.grace_ends = end_of_grace(now);
     auto& mn = mobile_nodes_[binding.mn_id()];
     if (binding.flapping()) {
@@ -95,7 +151,8 @@ absl::StatusOr<Output> Machine::load(std::uint64_t epoch, std::uint64_t revision
   place_pools(youngest, *restoration);
   for (auto& [prefix, entry] : bindings_) {
     // Done at once: what is due by the record alone waits for no acknowledgement.
-    const bool at_once = entry.grace_ends || entry.binding.state() == v1::BINDING_STATE_MOVING;
+    const bool at_once =
+        entry.grace_ends || entry.binding.state() == v1::BINDING_STATE_MOVING || entry.binding.holders().empty();
     set_timer(prefix, entry, at_once ? now : due_of(entry));
   }
   reserve_fixed_again();

@@ -66,6 +66,7 @@ Output Machine::set_policy(const v1::SetPolicyRequest& request, SystemTime now) 
   *entry.mutable_scope() = request.scope();
   refusal.status = merge_policy(request.policy(), request.inherit(), *entry.mutable_policy());
   if (!refusal.status.ok()) return refusal;
+  entry.DiscardUnknownFields();
   refusal.status = check_policy(entry.scope(), entry.policy(), settings_.access_routers);
   if (!refusal.status.ok()) return refusal;
   refusal.status = check_fixed_are_free(entry);
@@ -216,6 +217,7 @@ void Machine::apply_policy(Transaction& tx, const std::string& mn_id) {
     *request.mutable_attachment() = binding.attachment();
   }
   if (request.ar().empty()) return;
+  const SystemTime heard = mn->second.heard_or(tx.now);
   const Rules rules = policies_.resolve(mn_id, request.ar());
   for (const auto& prefix : mn->second.prefixes) {
     const auto& binding = bindings_.at(prefix).binding;
@@ -223,11 +225,11 @@ void Machine::apply_policy(Transaction& tx, const std::string& mn_id) {
       replan(tx, tx.edit(prefix), rules);
     } else if (rules.find_fixed(binding.prefix()) != nullptr) {
       // It had ended, and is the MN's again.
-      move(tx, tx.edit(prefix), request, mn->second.heard, rules);
+      move(tx, tx.edit(prefix), request, heard, rules);
     }
   }
   for (const auto& fixed : missing_fixed(rules)) {
-    create(tx, fixed.prefix, fixed.home_ar, request, mn->second.heard, rules);
+    create(tx, fixed.prefix, fixed.home_ar, request, heard, rules);
   }
   const auto is_its_own = [&](const Ipv6Prefix& prefix) {
     const auto& binding = bindings_.at(prefix).binding;
@@ -237,7 +239,7 @@ void Machine::apply_policy(Transaction& tx, const std::string& mn_id) {
   // Nothing that it has is of use here any more.
   const Assignment assignment = assign(mn_id, request.ar(), rules, tx.now);
   if (assignment.exhausted) tell_exhausted(tx.output, nodes_.at(request.ar()), mn_id, tx.now);
-  bring_along(tx, mn->second, request, mn->second.heard, rules, assignment);
+  bring_along(tx, mn->second, request, heard, rules, assignment);
 }
 
 // Draining

@@ -127,7 +127,7 @@ std::optional<Output> Machine::adopt_elsewhere(const v1::AttachRequest& request,
   there.set_mn_id(request.mn_id());
   there.set_ar(present.attached_ar());
   *there.mutable_attachment() = present.attachment();
-  const SystemTime heard = mn.heard;
+  const SystemTime heard = mn.heard_or(now);
   const Rules rules = policies_.resolve(request.mn_id(), there.ar());
 
   Transaction tx(*this, now);

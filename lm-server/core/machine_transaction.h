@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "google/protobuf/util/time_util.h"
 #include "lm-server/core/generation.h"
 #include "lm-server/core/machine.h"
 #include "lm-server/core/rules.h"
@@ -30,6 +31,19 @@ inline std::shared_ptr<const v1::LmMessage> forget_message(const std::string& pr
   forget.set_prefix(prefix);
   *forget.mutable_revision() = revision;
   return message;
+}
+
+// When an AR says that something was, for time lines; `now` when it does not say so, or nothing that Timestamp allows.
+inline google::protobuf::Timestamp told_time(const google::protobuf::Timestamp& told, SystemTime now) {
+  using google::protobuf::util::TimeUtil;
+  const bool is_time = told.seconds() != 0 && told.seconds() >= TimeUtil::kTimestampMinSeconds &&
+                       told.seconds() <= TimeUtil::kTimestampMaxSeconds && told.nanos() >= 0 &&
+                       told.nanos() <= 999'999'999;
+  if (!is_time) return to_proto(now);
+  google::protobuf::Timestamp time;
+  time.set_seconds(told.seconds());
+  time.set_nanos(told.nanos());
+  return time;
 }
 
 // InvalidArgument: `text` is no unicast link-layer address in its one form; `field` is named.
@@ -59,7 +73,7 @@ class Machine::Transaction {
     event.set_mn_id(binding.mn_id());
     event.set_ar(ar);
     *event.mutable_generation() = binding.generation();
-    *event.mutable_at() = at.seconds() == 0 ? to_proto(now) : at;
+    *event.mutable_at() = told_time(at, now);
     event.set_detail(std::move(detail));
   }
 

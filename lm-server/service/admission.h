@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "common/status.h"
+#include "common/text.h"
 #include "grpcpp/server_context.h"
 #include "grpcpp/support/server_callback.h"
 #include "lm-server/service/audit.h"
@@ -24,9 +25,12 @@ inline std::optional<Caller> admit(Authorizer& authorizer, grpc::CallbackServerC
   return std::nullopt;
 }
 
+// In bytes, of what the audit trail says of a request.
+inline constexpr std::size_t kLongestRequest = 4000;
+
 // For the audit trail: who asks for what.
-inline Request as_request(const Caller& caller, std::string_view method, std::string text) {
-  return {caller.name(), caller.serial, caller.peer, std::string(method), std::move(text)};
+inline Request as_request(const Caller& caller, std::string_view method, std::string_view text) {
+  return {caller.name(), caller.serial, caller.peer, std::string(method), shortened(text, kLongestRequest)};
 }
 
 // A stream that ends at once.

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "common/text.h"
 #include "fmt/format.h"
 #include "grpc/grpc_security_constants.h"
 #include "grpcpp/security/auth_context.h"
@@ -123,7 +124,7 @@ absl::Status Authorizer::check(const Caller& caller, std::string_view method, st
   const Grant* grant = find_grant(method, caller.identity->role);
   if (grant->limit != Limit::kOwnAccessRouter || ar == caller.identity->name) return absl::OkStatus();
   return deny(caller, method, "own_access_router",
-              fmt::format("{} may not speak for access router \"{}\"", caller.name(), ar));
+              fmt::format("{} may not speak for access router \"{}\"", caller.name(), shortened(ar)));
 }
 
 std::optional<std::string> Authorizer::sees_only(const Caller& caller, std::string_view method) const {

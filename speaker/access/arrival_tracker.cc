@@ -157,13 +157,10 @@ void ArrivalTracker::link_changed(std::size_t port) {
   for (auto& [station, entry] : entries_) {
     if (station.port != port) continue;
     forget_past(entry);
-    set_kind(station, entry, Kind::kUnknown);
+    if (entry.kind != Kind::kUnknown) move_to(Kind::kUnknown, entry);
   }
   std::list<Station>& unknown = list_of(Kind::kUnknown);
-  while (unknown.size() > config_.max_unknown) {
-    entries_.erase(unknown.back());
-    unknown.pop_back();
-  }
+  if (!unknown.empty()) trim(Kind::kUnknown, unknown.front());
 }
 
 std::vector<Station> ArrivalTracker::end_guards(std::size_t port) {
@@ -211,22 +208,28 @@ ArrivalTracker::Entry& ArrivalTracker::entry_of(const Station& station) {
   }
   list.push_front(station);
   entry.position = list.begin();
-  while (list.size() > config_.max_unknown && list.size() > 1) {
-    entries_.erase(list.back());
-    list.pop_back();
-  }
+  trim(entry.kind, station);
   return entry;
 }
 
 void ArrivalTracker::set_kind(const Station& station, Entry& entry, Kind kind) {
   if (entry.kind == kind) return;
-  std::list<Station>& from = list_of(entry.kind);
+  move_to(kind, entry);
+  trim(kind, station);
+}
+
+void ArrivalTracker::move_to(Kind kind, Entry& entry) {
   std::list<Station>& to = list_of(kind);
-  to.splice(to.begin(), from, entry.position);
+  to.splice(to.begin(), list_of(entry.kind), entry.position);
   entry.kind = kind;
-  if (kind == Kind::kHeldBack && to.size() > config_.max_unknown && to.back() != station) {
-    entries_.erase(to.back());
-    to.pop_back();
+}
+
+void ArrivalTracker::trim(Kind kind, const Station& kept) {
+  if (kind == Kind::kServed) return;
+  std::list<Station>& list = list_of(kind);
+  while (list.size() > config_.max_unknown && list.back() != kept) {
+    entries_.erase(list.back());
+    list.pop_back();
   }
 }
 

@@ -118,7 +118,11 @@ class ArrivalTracker {
   };
 
   Entry& entry_of(const Station& station);
+  // May forget others, never the station itself.
   void set_kind(const Station& station, Entry& entry, Kind kind);
+  void move_to(Kind kind, Entry& entry);
+  // Forgets the longest silent ones beyond the bound, up to `kept`.
+  void trim(Kind kind, const Station& kept);
   void hold_back(const Station& station, Entry& entry, SteadyTime now, bool from_solicitations);
   // What happened before does not count any more.
   static void forget_past(Entry& entry);

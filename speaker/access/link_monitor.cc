@@ -1,12 +1,12 @@
 #include "speaker/access/link_monitor.h"
 
-#include <libmnl/libmnl.h>
 #include <linux/if_link.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <utility>
@@ -15,25 +15,27 @@
 #include "common/log.h"
 
 namespace kedge::speaker {
-namespace {
 
-LinkState to_link_state(const nlmsghdr* header) {
-  const auto* info = static_cast<const ifinfomsg*>(mnl_nlmsg_get_payload(header));
+std::optional<LinkState> decode_link_state(Bytes message) {
+  const auto header = read_structure<nlmsghdr>(message);
+  const auto payload = message_payload(message);
+  if (!header || !payload || (header->nlmsg_type != RTM_NEWLINK && header->nlmsg_type != RTM_DELLINK)) {
+    return std::nullopt;
+  }
+  const auto info = read_structure<ifinfomsg>(*payload);
+  // Notices of AF_BRIDGE tell of a port's bridge; RTM_DELLINK among them means "left the bridge".
+  if (!info || info->ifi_family != AF_UNSPEC) return std::nullopt;
   LinkState state;
   state.index = static_cast<std::uint32_t>(info->ifi_index);
   state.removed = header->nlmsg_type == RTM_DELLINK;
   state.up = !state.removed && (info->ifi_flags & IFF_UP) != 0 && (info->ifi_flags & IFF_RUNNING) != 0;
-  for (const auto* attribute = static_cast<const nlattr*>(mnl_nlmsg_get_payload_offset(header, sizeof(*info)));
-       mnl_attr_ok(attribute, static_cast<int>(static_cast<const char*>(mnl_nlmsg_get_payload_tail(header)) -
-                                               reinterpret_cast<const char*>(attribute)));
-       attribute = mnl_attr_next(attribute)) {
-    if (mnl_attr_get_type(attribute) == IFLA_IFNAME) state.name = mnl_attr_get_str(attribute);
-    if (mnl_attr_get_type(attribute) == IFLA_CARRIER_UP_COUNT) state.carrier_ups = mnl_attr_get_u32(attribute);
-  }
-  return state;
+  const std::size_t attributes = std::min<std::size_t>(NLMSG_ALIGN(sizeof(ifinfomsg)), payload->size());
+  const bool whole = for_each_attribute(payload->subspan(attributes), [&](std::uint16_t type, Bytes value) {
+    if (type == IFLA_IFNAME) state.name = read_text(value);
+    if (type == IFLA_CARRIER_UP_COUNT) state.carrier_ups = read_u32(value).value_or(0);
+  });
+  return whole ? std::optional(std::move(state)) : std::nullopt;
 }
-
-}  // namespace
 
 absl::StatusOr<std::unique_ptr<LinkMonitor>> LinkMonitor::open(const boost::asio::any_io_executor& executor,
                                                                OnLink on_link) {
@@ -83,10 +85,13 @@ void LinkMonitor::wait() {
 }
 
 bool LinkMonitor::read_all(bool block) {
-  alignas(nlmsghdr) std::array<char, 65536> buffer;
+  std::array<std::uint8_t, 65536> buffer;
   const std::weak_ptr<bool> alive = alive_;
   while (true) {
-    const ssize_t size = recv(socket_.native_handle(), buffer.data(), buffer.size(), block ? 0 : MSG_DONTWAIT);
+    sockaddr_nl sender{};
+    socklen_t sender_size = sizeof(sender);
+    const ssize_t size = recvfrom(socket_.native_handle(), buffer.data(), buffer.size(), block ? 0 : MSG_DONTWAIT,
+                                  reinterpret_cast<sockaddr*>(&sender), &sender_size);
     if (size < 0 && errno == EINTR) continue;
     if (size < 0 && errno == ENOBUFS) {
       log_warning("link_notices_lost", "action", "reading all interfaces again");
@@ -94,18 +99,17 @@ bool LinkMonitor::read_all(bool block) {
       continue;
     }
     if (size < 0) return errno != EAGAIN;
-    int left = static_cast<int>(size);
-    for (const auto* header = reinterpret_cast<const nlmsghdr*>(buffer.data()); mnl_nlmsg_ok(header, left);
-         header = mnl_nlmsg_next(header, &left)) {
-      if (header->nlmsg_type == NLMSG_DONE || header->nlmsg_type == NLMSG_ERROR) {
-        if (block) return true;
-        continue;
-      }
-      if (header->nlmsg_type != RTM_NEWLINK && header->nlmsg_type != RTM_DELLINK) continue;
-      // Notices of AF_BRIDGE tell of a port's bridge; RTM_DELLINK among them means "left the bridge".
-      if (static_cast<const ifinfomsg*>(mnl_nlmsg_get_payload(header))->ifi_family != AF_UNSPEC) continue;
-      on_link_(to_link_state(header));
+    // Other processes may send to this port too; only the kernel is port 0.
+    if (sender.nl_pid != 0) continue;
+    Bytes rest(buffer.data(), static_cast<std::size_t>(size));
+    while (const auto payload = message_payload(rest)) {
+      const auto type = read_structure<nlmsghdr>(rest)->nlmsg_type;
+      if ((type == NLMSG_DONE || type == NLMSG_ERROR) && block) return true;
+      if (const auto link = decode_link_state(rest)) on_link_(*link);
       if (alive.expired()) return true;
+      const std::size_t step = NLMSG_ALIGN(NLMSG_HDRLEN + payload->size());
+      if (step >= rest.size()) break;
+      rest = rest.subspan(step);
     }
   }
 }

@@ -1,17 +1,19 @@
 // Tells when interfaces appear, go, and gain or lose their carrier.
 //
 // Threading: all calls and callbacks on the executor.
-// Standards: RFC 2863 (operational status), as the kernel keeps it.
+// Standards: RFC 2863 (operational status), as the kernel keeps it; RFC 3549 (netlink).
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
 #include "boost/asio/any_io_executor.hpp"
 #include "boost/asio/posix/stream_descriptor.hpp"
+#include "speaker/kernel/attributes.h"
 
 namespace kedge::speaker {
 
@@ -25,6 +27,9 @@ struct LinkState {
   // The interface is gone (also to another network namespace).
   bool removed = false;
 };
+
+// Of a notice or an answer of the kernel, nlmsghdr included. nullopt: it is of something else, or cut short.
+std::optional<LinkState> decode_link_state(Bytes message);
 
 class LinkMonitor {
  public:

@@ -153,10 +153,16 @@ void Controller::on_snapshot(const LmClient::Snapshot& snapshot) {
   prefixes_of_mn_.clear();
   withheld_.clear();
   std::set<Ipv6Prefix> known;
+  std::set<Ipv6Prefix> told;
   for (const auto& binding : snapshot.bindings) {
     const auto prefix = Ipv6Prefix::parse(binding.prefix());
     if (!prefix.ok()) {
       log_error("record_invalid", "prefix", binding.prefix(), "error", prefix.status().ToString());
+      continue;
+    }
+    if (!told.insert(*prefix).second) {
+      log_error("record_invalid", "prefix", binding.prefix(), "error", "the snapshot has it twice", "effect",
+                "the first one counts");
       continue;
     }
     if (const auto found = previous.find(*prefix); found != previous.end() && keeps(found->second, &binding)) {
@@ -201,7 +207,6 @@ void Controller::on_snapshot(const LmClient::Snapshot& snapshot) {
   }
 
   std::map<Ipv6Prefix, Route> routes;
-  std::map<Ipv6Prefix, std::uint32_t> levels;
   for (auto& [prefix, entry] : entries_) {
     const auto* own = own_holder(entry.record, config_.name);
     // What FRR may announce is forwarded until it has withdrawn.
@@ -209,47 +214,30 @@ void Controller::on_snapshot(const LmClient::Snapshot& snapshot) {
     auto route = entry.kept ? entry.programmed : route_of(entry);
     if (!route && (may_announce || !releasing(entry))) route = entry.programmed;
     if (route) routes[prefix] = *route;
-
-    std::uint32_t level = 0;
-    if (entry.kept) {
-      // An announcement of which nobody knows must not outlive what it is for.
-      if (delivering(entry) && entry.record.attached_ar() == config_.name) level = entry.level_wanted;
-      if (level > 0) levels[prefix] = level;
-      entry.level_wanted = level;
-      continue;
-    }
-    switch (entry.desired.anchoring.kind) {
-      case Anchoring::Kind::kNone:
-        break;
-      case Anchoring::Kind::kAdvertise:
-        // Nothing is announced that is not delivered.
-        level = route && route->kind == Route::Kind::kDeliver ? entry.desired.anchoring.level : 0;
-        break;
-      case Anchoring::Kind::kUntilSuperseded:
-        // In another run of the speaker: what it may have announced, as the LM knows it.
-        if (!entry.superseded && own != nullptr) {
-          level = known.contains(prefix) ? entry.level_wanted : own->advertises_preference();
-        }
-        break;
-    }
-    if (level > 0) levels[prefix] = level;
-    entry.level_wanted = level;
+    // An announcement of which nobody knows must not outlive what it is for.
+    if (entry.kept && !(delivering(entry) && entry.record.attached_ar() == config_.name)) entry.level_wanted = 0;
   }
 
+  std::map<Ipv6Prefix, std::uint32_t> levels;
   const auto status = forwarding_.replace_all(routes);
   if (!status.ok()) log_error("forwarding_incomplete", "error", status.ToString(), "effect", "retrying");
   for (auto& [prefix, entry] : entries_) {
     const auto route = routes.find(prefix);
     entry.requested = route == routes.end() ? std::nullopt : std::optional(route->second);
     entry.confirmed = status.ok();
-    // Otherwise reconcile() below sets each by itself and learns which one failed.
     if (status.ok()) entry.programmed = entry.requested;
     // FRR confirms each that it holds or shall let go, and all of which this run does not know what it holds: the LM
     // may not know either.
     const auto* own = own_holder(entry.record, config_.name);
     const bool announced = entry.level_committed != 0U || (own != nullptr && own->advertises_preference() > 0);
     const bool unknown = !known.contains(prefix) || withdrawing_.contains(prefix);
-    if (entry.level_wanted > 0 || announced || unknown) doubt_announcement(prefix, entry);
+    if (announced || unknown) doubt_announcement(prefix, entry);
+    // Each is set by itself, to learn which one failed.
+    if (!entry.kept && !entry.confirmed) reconcile_forwarding(prefix, entry);
+    entry.level_wanted = level_of(entry, known.contains(prefix));
+    if (entry.level_wanted == 0) continue;
+    levels[prefix] = entry.level_wanted;
+    doubt_announcement(prefix, entry);
   }
   injector_->replace_all(levels);
   for (const auto& prefix : withdrawing_) {
@@ -281,6 +269,23 @@ void Controller::on_snapshot(const LmClient::Snapshot& snapshot) {
     pending.retry_after = kFirstRetry;
     report_departure(mn);
   }
+}
+
+std::uint32_t Controller::level_of(const Entry& entry, bool known) const {
+  if (entry.kept) return entry.level_wanted;
+  const auto* own = own_holder(entry.record, config_.name);
+  switch (entry.desired.anchoring.kind) {
+    case Anchoring::Kind::kNone:
+      break;
+    case Anchoring::Kind::kAdvertise:
+      // Nothing is announced that is not delivered; what is announced already waits for that.
+      return delivering(entry) ? entry.desired.anchoring.level : entry.level_wanted;
+    case Anchoring::Kind::kUntilSuperseded:
+      if (entry.superseded || own == nullptr) break;
+      // In another run of the speaker: what it may have announced, as the LM knows it.
+      return known ? entry.level_wanted : own->advertises_preference();
+  }
+  return 0;
 }
 
 void Controller::hold_back_those_elsewhere(const std::set<Ipv6Prefix>& known) {

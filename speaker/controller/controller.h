@@ -142,6 +142,8 @@ class Controller {
   void doubt_announcement(const Ipv6Prefix& prefix, Entry& entry);
   // Neither FRR nor the network, as far as bgpd knows, has a route to here.
   static bool announces_nothing(const Entry& entry);
+  // That FRR has to announce after a snapshot; `known`: since before it.
+  std::uint32_t level_of(const Entry& entry, bool known) const;
   std::optional<Route> route_of(const Entry& entry) const;
   // By the record's attachment.
   std::optional<Route> to_mn_route(const Entry& entry, Route::Kind kind) const;

@@ -6,11 +6,8 @@
 #include <mutex>
 #include <utility>
 
-#include "absl/status/status.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "boost/asio/buffer.hpp"
-#include "boost/asio/ip/address.hpp"
 #include "boost/asio/write.hpp"
 #include "common/asio_grpc.h"
 #include "grpc/grpc.h"
@@ -18,6 +15,7 @@
 #include "grpcpp/create_channel.h"
 #include "grpcpp/security/credentials.h"
 #include "grpcpp/support/channel_arguments.h"
+#include "speaker/frr/http2_goodbye.h"
 
 namespace kedge::speaker {
 namespace {
@@ -35,23 +33,6 @@ constexpr seconds kLongestConnect{1};
 // RFC 9113, 3.4: "the connection preface ... followed by a SETTINGS frame", which may be empty. FRR's server drops
 // connections that do not begin with it.
 constexpr char kHttp2Preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
-
-// RFC 9113, 4.1: length (24 bits), type, flags, stream identifier (32 bits).
-constexpr std::size_t kFrameHeader = 9;
-// RFC 9113, 6.8.
-constexpr char kGoAway = 7;
-
-// Drops whole frames from the front of what was read; true when one of them ends the connection.
-bool says_goodbye(std::string& unread) {
-  while (unread.size() >= kFrameHeader) {
-    if (unread[3] == kGoAway) return true;
-    const auto byte = [&](std::size_t i) { return static_cast<std::size_t>(static_cast<unsigned char>(unread[i])); };
-    const std::size_t frame = kFrameHeader + (byte(0) << 16U | byte(1) << 8U | byte(2));
-    if (unread.size() < frame) return false;
-    unread.erase(0, frame);
-  }
-  return false;
-}
 
 std::string to_text(const tcp::endpoint& endpoint) {
   const std::string address = endpoint.address().to_string();
@@ -153,27 +134,6 @@ class CallsUnderWay {
 };
 
 }  // namespace
-
-absl::StatusOr<tcp::endpoint> parse_northbound(const std::string& address) {
-  const std::size_t colon = address.rfind(':');
-  std::uint32_t port = 0;
-  if (colon == std::string::npos || !absl::SimpleAtoi(address.substr(colon + 1), &port) || port < 1 || port > 65535) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("\"", address, "\" is no address of FRR's northbound: write it like 127.0.0.1:50051"));
-  }
-  std::string host = address.substr(0, colon);
-  if (host == "localhost") host = "127.0.0.1";
-  if (host.size() > 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
-  boost::system::error_code error;
-  const boost::asio::ip::address ip = boost::asio::ip::make_address(host, error);
-  if (error || !ip.is_loopback()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("\"", address,
-                     "\" is no loopback address: FRR's northbound has neither encryption nor authentication, so it is "
-                     "spoken to on the router itself only; write it like 127.0.0.1:50051"));
-  }
-  return tcp::endpoint(ip, static_cast<std::uint16_t>(port));
-}
 
 // One stretch of time in which the daemon was there.
 struct NorthboundChannel::Connection {

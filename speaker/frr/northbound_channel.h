@@ -24,9 +24,6 @@
 
 namespace kedge::speaker {
 
-// "127.0.0.1:50051", "[::1]:50051" or "localhost:50051". InvalidArgument for everything else: FRR's gRPC has no TLS.
-absl::StatusOr<boost::asio::ip::tcp::endpoint> parse_northbound(const std::string& address);
-
 class NorthboundChannel {
  public:
   NorthboundChannel(boost::asio::any_io_executor executor, boost::asio::ip::tcp::endpoint endpoint);

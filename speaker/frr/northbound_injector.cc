@@ -11,6 +11,7 @@
 #include "common/log.h"
 #include "speaker/frr/anchoring_plane.h"
 #include "speaker/frr/guard.h"
+#include "speaker/frr/northbound_address.h"
 #include "speaker/frr/northbound_channel.h"
 #include "speaker/frr/northbound_request.h"
 #include "speaker/frr/route_ledger.h"

@@ -2,6 +2,7 @@
 
 #include <linux/fib_rules.h>
 #include <linux/rtnetlink.h>
+#include <net/if.h>
 #include <netinet/in.h>
 
 #include <algorithm>
@@ -79,7 +80,8 @@ std::optional<KernelRule> decode_rule(Bytes message) {
           if (length != 0xFFFFFFFF) rule.suppress_prefix_length = length;
         }
       });
-  if (!whole) return std::nullopt;
+  // No interface has such a name.
+  if (!whole || rule.input_interface.size() >= IFNAMSIZ) return std::nullopt;
   if (r->action != FR_ACT_TO_TBL) rule.table = 0;
   if (r->src_len > 0) rule.source = Ipv6Prefix(source, r->src_len);
   if (r->dst_len > 0) rule.destination = Ipv6Prefix(destination, r->dst_len);

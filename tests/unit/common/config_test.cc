@@ -193,6 +193,13 @@ TEST(ParseConfig, SurvivesAnAliasToItself) {
   EXPECT_NE(speaker_error("access:\n  interfaces: &a [*a]\n"), "");
 }
 
+TEST(ParseConfig, RefusesTextThatIsNoUtf8) {
+  v1::SpeakerConfig config;
+  EXPECT_EQ(parse_config("name: \"ar\xff\"\n", "speaker.yaml", &config).message(),
+            "speaker.yaml:1:7: name: text in UTF-8 is expected here");
+  EXPECT_TRUE(parse_config("name: \"\xe2\x82\xac\"\n", "speaker.yaml", &config).ok());
+}
+
 TEST(ParseConfig, SurvivesDeepNesting) {
   EXPECT_NE(speaker_error(std::string(20'000, '[')), "");
   EXPECT_NE(speaker_error(std::string(20'000, '{')), "");

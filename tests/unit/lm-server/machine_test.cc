@@ -6,6 +6,7 @@
 #include <string>
 
 #include "gmock/gmock.h"
+#include "google/protobuf/util/json_util.h"
 #include "gtest/gtest.h"
 #include "tests/unit/lm-server/machine_harness.h"
 
@@ -106,6 +107,82 @@ TEST_F(MachineTest, ARedirectToAnUnknownAccessRouterIsNotBelieved) {
   EXPECT_EQ(output.status.code(), absl::StatusCode::kNotFound);
   EXPECT_FALSE(output.commit.has_value());
   EXPECT_EQ(find_holder(h.binding(kPrefix), "ar1")->redirects_to(), "");
+}
+
+TEST_F(MachineTest, ALevelThatDoesNotExistIsToldAsTheHighestOnce) {
+  settle_at_home();
+  arrive("ar2");
+  h.ack("ar2", kPrefix, v1::STAGE_DELIVERING);
+  const auto before = h.count(v1::EVENT_TYPE_ADVERTISED);
+  for (std::uint32_t level = 1000; level < 1100; ++level) h.ack("ar2", kPrefix, v1::STAGE_ADVERTISED, level);
+  EXPECT_EQ(h.count(v1::EVENT_TYPE_ADVERTISED), before + 1);
+  EXPECT_EQ(h.events.back().detail(), "level 8");
+  for (std::uint32_t level = 1000; level < 1100; ++level) h.ack("ar1", kPrefix, v1::STAGE_SUPERSEDED, level);
+  EXPECT_EQ(h.count(v1::EVENT_TYPE_SUPERSEDED), 1);
+}
+
+TEST_F(MachineTest, ATimeThatIsNoneIsNotTold) {
+  settle_at_home();
+  v1::Ack ack;
+  ack.set_prefix(kPrefix);
+  *ack.mutable_generation() = h.binding(kPrefix).generation();
+  ack.set_stage(v1::STAGE_RA_SENT);
+  ack.mutable_at()->set_seconds(1LL << 60U);
+  h.take(h.machine.ack(h.sessions["ar1"], ack, h.now));
+  EXPECT_EQ(h.events.back().type(), v1::EVENT_TYPE_RA_SENT);
+  EXPECT_EQ(h.events.back().at().seconds(), to_proto(h.now).seconds());
+
+  auto request = attach_request("ar2", kMn);
+  request.mutable_heard_at()->set_seconds(1'800'000'000);
+  request.mutable_heard_at()->set_nanos(-1);
+  h.now += milliseconds(10);
+  ASSERT_TRUE(h.attach(request).status.ok());
+  request.set_ar("ar9");
+  h.attach(request);
+  for (const auto& event : h.events) {
+    std::string json;
+    EXPECT_TRUE(google::protobuf::util::MessageToJsonString(event, &json).ok()) << event.ShortDebugString();
+  }
+}
+
+TEST_F(MachineTest, FieldsThatNobodyKnowsAreNeitherKeptNorHandedOn) {
+  auto request = attach_request("ar1", kMn);
+  request.mutable_attachment()
+      ->GetReflection()
+      ->MutableUnknownFields(request.mutable_attachment())
+      ->AddLengthDelimited(1000, std::string(100'000, 'x'));
+  ASSERT_TRUE(h.attach(request).status.ok());
+  EXPECT_LT(h.values.at("binding/" + kPrefix).size(), 1000U);
+
+  v1::Policy policy = mode_policy(v1::MODE_REDIRECT);
+  policy.GetReflection()->MutableUnknownFields(&policy)->AddLengthDelimited(1000, std::string(100'000, 'x'));
+  policy.mutable_relocate_after()
+      ->GetReflection()
+      ->MutableUnknownFields(policy.mutable_relocate_after())
+      ->AddVarint(1000, 1);
+  ASSERT_TRUE(h.set_policy(mn_scope(kMn), policy).status.ok());
+  const auto stored = h.machine.find_policy(mn_scope(kMn))->SerializeAsString();
+  EXPECT_LT(stored.size(), 1000U);
+  ASSERT_TRUE(h.set_policy(mn_scope(kMn), policy).status.ok());
+  EXPECT_LT(h.machine.find_policy(mn_scope(kMn))->ByteSizeLong(), stored.size() + 20);
+}
+
+TEST_F(MachineTest, WhatASpeakerSaysOfItselfIsCutShort) {
+  v1::Hello hello;
+  hello.set_ar("ar1");
+  hello.set_version(std::string(1'000'000, 'v'));
+  h.take(h.machine.session_up(hello, 99, h.now));
+  EXPECT_LT(h.events.back().detail().size(), 200U);
+  v1::SpeakerHealth health;
+  // A character of three bytes across the limit.
+  health.set_kernel(std::string(998, 'k') + "\u20ac" + std::string(1'000'000, 'k'));
+  health.set_frr("synced");
+  h.machine.health(99, health);
+  EXPECT_EQ(h.machine.describe_node("ar1")->health().kernel(), std::string(998, 'k') + "...");
+  EXPECT_EQ(h.machine.describe_node("ar1")->health().frr(), "synced");
+  EXPECT_LT(h.attach("ar" + std::string(1'000'000, '9'), kMn).status.message().size(), 1000U);
+  EXPECT_LT(h.attach("ar1", std::string(1'000'000, 'm')).status.message().size(), 1000U);
+  EXPECT_LT(h.detach(std::string(1'000'000, 'a'), kMn).status.message().size(), 1000U);
 }
 
 TEST_F(MachineTest, ADataFrameThatIsReplayedCreatesNoNodeEither) {
@@ -613,6 +690,19 @@ TEST_F(MachineTest, AClockThatWasSetBackMakesNobodyStale) {
   EXPECT_TRUE(h.attach("ar2", kMn).status.ok());
 }
 
+TEST_F(MachineTest, WhatAProfileAddsAfterTheClockWasSetBackHasNotBeenThereForever) {
+  settle_at_home();
+  h.now -= seconds(3600);
+  h.restart(false);
+  v1::Policy policy;
+  auto& fixed = *policy.add_fixed_prefixes();
+  fixed.set_prefix("2001:db8:2:7::/64");
+  fixed.set_home_ar("ar2");
+  ASSERT_TRUE(h.set_policy(mn_scope(kMn), policy).status.ok());
+  EXPECT_EQ(from_proto(h.binding("2001:db8:2:7::/64").attached_at()), h.now);
+  EXPECT_EQ(from_proto(h.binding("2001:db8:2:7::/64").arrived_at()), h.now);
+}
+
 TEST_F(MachineTest, AnAccessRouterThatIsGoneFromTheConfigurationIsDropped) {
   settle_away("ar4");
   Settings fewer = make_test_settings(3);
@@ -630,6 +720,84 @@ TEST_F(MachineTest, AValueThatIsNoBindingIsDataLoss) {
   Machine machine(make_test_settings(2), 1);
   EXPECT_EQ(machine.load(1, 5, {{"binding/2001:db8:1:1::/64", "rubbish"}}, h.now, nullptr).status().code(),
             absl::StatusCode::kDataLoss);
+}
+
+TEST_F(MachineTest, ABindingThatContradictsItselfIsDataLossThatSaysWhy) {
+  settle_at_home();
+  const std::string key = "binding/" + kPrefix;
+  const auto error_of = [&](auto&& spoil) {
+    v1::Binding binding = h.binding(kPrefix);
+    spoil(binding);
+    Machine machine(make_test_settings(4), 1);
+    const auto status = machine.load(1, h.revision, {{key, binding.SerializeAsString()}}, h.now, nullptr).status();
+    EXPECT_EQ(status.code(), status.ok() ? absl::StatusCode::kOk : absl::StatusCode::kDataLoss);
+    return std::string(status.message());
+  };
+  EXPECT_EQ(error_of([](auto&) {}), "");
+  EXPECT_THAT(error_of([](auto& b) { b.set_attached_ar("ar2"); }),
+              AllOf(HasSubstr(key), HasSubstr("ar2 is not among its holders"), HasSubstr("restore a backup")));
+  EXPECT_THAT(error_of([](auto& b) {
+                b.set_home_ar("ar3");
+                b.set_prefix(kPrefix);
+              }),
+              HasSubstr("ar3 is not among its holders"));
+  EXPECT_THAT(error_of([](auto& b) { b.clear_holders(); }), HasSubstr("is not among its holders"));
+  EXPECT_THAT(error_of([](auto& b) { *b.add_holders() = b.holders(0); }), HasSubstr("twice"));
+  EXPECT_THAT(error_of([](auto& b) { b.clear_attached_ar(); }), HasSubstr("its state"));
+  EXPECT_THAT(error_of([](auto& b) { b.set_state(v1::BINDING_STATE_DETACHED); }), HasSubstr("its state"));
+  EXPECT_THAT(error_of([](auto& b) { b.set_mn_id("nobody"); }), HasSubstr("mn_id"));
+  EXPECT_THAT(error_of([](auto& b) { b.mutable_generation()->set_epoch(2); }), HasSubstr("ahead of the store"));
+  EXPECT_THAT(error_of([](auto& b) { b.mutable_arrived_at()->set_seconds(1LL << 62U); }), HasSubstr("times"));
+}
+
+// Home has been told to let go and has done so; ar4, where the MN once was, is away.
+class OnlyHeldElsewhereTest : public MachineTest {
+ protected:
+  void SetUp() override {
+    settle_away("ar4");
+    h.disconnect("ar4");
+    arrive("ar1");
+    h.ack("ar1", kPrefix, v1::STAGE_DELIVERING);
+    h.detach("ar1", kMn);
+    h.advance(std::chrono::hours(3));
+    h.ack("ar1", kPrefix, v1::STAGE_CLEARED);
+    ASSERT_NE(h.find(kPrefix), nullptr);
+    ASSERT_EQ(h.binding(kPrefix).holders_size(), 1);
+    ASSERT_EQ(h.binding(kPrefix).holders(0).ar(), "ar4");
+  }
+  // Without ar4.
+  Output load(Machine& machine) {
+    auto output = machine.load(1, h.revision, h.values, h.now, &h.dropped);
+    EXPECT_TRUE(output.ok()) << output.status();
+    return *std::move(output);
+  }
+  const v1::Binding* find(const Machine& machine) const { return machine.find(*Ipv6Prefix::parse(kPrefix)); }
+};
+
+TEST_F(OnlyHeldElsewhereTest, APrefixIsFreeOnceItsLastHolderHasLeftTheConfiguration) {
+  Machine machine(make_test_settings(3), 1);
+  load(machine);
+  ASSERT_TRUE(machine.next_deadline().has_value());
+  EXPECT_LE(*machine.next_deadline(), h.now);
+  const auto output = machine.tick(h.now);
+  EXPECT_EQ(find(machine), nullptr);
+  ASSERT_TRUE(output.commit.has_value());
+  EXPECT_THAT(output.events, testing::Contains(testing::Property(&v1::Event::type, v1::EVENT_TYPE_PREFIX_FREED)));
+  EXPECT_THAT(output.changes, testing::Contains(testing::Field(&AuditedChange::subject, kPrefix)));
+  EXPECT_EQ(machine.describe_node("ar1")->pool_used(), 0U);
+}
+
+TEST_F(OnlyHeldElsewhereTest, APrefixInQuarantineIsHeldByItsHomeUntilThatIsOver) {
+  v1::Binding binding = h.binding(kPrefix);
+  *binding.mutable_free_at() = to_proto(h.now + std::chrono::minutes(5));
+  h.values["binding/" + kPrefix] = binding.SerializeAsString();
+  Machine machine(make_test_settings(3), 1);
+  const auto output = load(machine);
+  ASSERT_NE(find(machine), nullptr);
+  ASSERT_EQ(find(machine)->holders_size(), 1);
+  EXPECT_EQ(find(machine)->holders(0).ar(), "ar1");
+  EXPECT_THAT(output.commit->writes, testing::Contains(testing::Field(&Write::key, "binding/" + kPrefix)));
+  EXPECT_EQ(machine.next_deadline(), h.now + std::chrono::minutes(5));
 }
 
 // The other two modes

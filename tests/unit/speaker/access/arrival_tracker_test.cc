@@ -251,6 +251,14 @@ TEST_F(ArrivalTrackerTest, AFloodOfUnknownStationsForgetsNeitherTheServedNorTheH
       tracker_.heard({.station = {0, released}, .trigger = kRs, .link_local = std::nullopt, .at = at(500)}).report);
 }
 
+TEST_F(ArrivalTrackerTest, ThoseWhoWereServedCountAmongTheUnknownOnceTheyHaveLeft) {
+  for (std::uint32_t n = 0; n < 100; ++n) tracker_.serve({0, mac(100 + n)}, guess_, at(1));
+  EXPECT_EQ(tracker_.size(), 100U);
+  for (std::uint32_t n = 0; n < 100; ++n) tracker_.depart({0, mac(100 + n)});
+  EXPECT_EQ(tracker_.size(), 4U);
+  EXPECT_TRUE(tracker_.data_unneeded_until({0, mac(199)}, at(2)) == std::nullopt);
+}
+
 TEST_F(ArrivalTrackerTest, MemoryStaysBoundedWhateverHappensToManyStations) {
   for (std::uint32_t n = 0; n < 1000; ++n) {
     const Station station{0, mac(100 + n)};

@@ -77,5 +77,22 @@ TEST(SpeakerConfigTest, EachErrorNamesTheKeyAndWhatToDo) {
   expect_error(base + "access: {interface: [e]}\n", "speaker.yaml:3:10: access.interface: unknown key; did you mean");
 }
 
+TEST(SpeakerConfigTest, TheLmIsNamedByItsAddressAndPort) {
+  const auto with_lm = [](const std::string& address) {
+    return settings_of("name: ar1\nlm: {address: '" + address +
+                       "', insecure_plaintext: true}\naccess: {interfaces: [eth2]}\n")
+        .status();
+  };
+  for (const char* good : {"[2001:db8::1]:8818", "[::ffff:192.0.2.1]:1", "192.0.2.1:65535", "lm.example:080"}) {
+    EXPECT_TRUE(with_lm(good).ok()) << good << with_lm(good);
+  }
+  for (const char* bad : {"lm", "lm:", ":8818", "[]:8818", "[::1:8818", "::1]:8818", "2001:db8::1:8818", "lm:0",
+                          "lm:65536", "lm:+80", "lm: 80", "l m:80", "[lm]:80", "[[::1]]:80"}) {
+    EXPECT_THAT(std::string(with_lm(bad).message()), HasSubstr("lm.address")) << bad;
+  }
+  EXPECT_FALSE(with_lm(std::string(1'000'000, 'a')).ok());
+  EXPECT_TRUE(with_lm(std::string(1'000'000, 'a') + ":80").ok());
+}
+
 }  // namespace
 }  // namespace kedge::speaker

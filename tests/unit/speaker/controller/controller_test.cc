@@ -70,7 +70,7 @@ class FakeForwarding : public ForwardingPlane {
   absl::Status replace_all(const std::map<Ipv6Prefix, Route>& routes) override {
     all.clear();
     for (const auto& [p, route] : routes) all[p.to_string()] = text(route);
-    return failure;
+    return failure.ok() ? failure_of_all : failure;
   }
   static std::string text(const std::optional<Route>& route) {
     if (!route) return "none";
@@ -88,6 +88,8 @@ class FakeForwarding : public ForwardingPlane {
     return "";
   }
   absl::Status failure;
+  // Of replace_all() alone.
+  absl::Status failure_of_all;
   // By an earlier run.
   std::map<Ipv6Prefix, Route> left;
   std::map<std::string, std::string> all;
@@ -336,6 +338,50 @@ TEST_F(ControllerTest, AdvertisesAndSendsNothingWhileTheKernelRefuses) {
   forwarding_.on_programmed(prefix());
   EXPECT_THAT(take(), ElementsAre("frr 2001:db8:1000::/64 1", "ack DELIVERING 2001:db8:1000::/64",
                                   "serve 02:00:00:00:00:11 eth2 2001:db8:1000::/64 deprecated"));
+}
+
+TEST_F(ControllerTest, ASnapshotAnnouncesNothingThatTheKernelRefuses) {
+  start("ar2");
+  forwarding_.failure = absl::UnavailableError("no such interface");
+  snapshot({attached("ar2", 20, 1)});
+  EXPECT_THAT(injector_->all, IsEmpty());
+  injector_->on_committed(prefix(), 0);
+  take();
+  forwarding_.failure = absl::OkStatus();
+  forwarding_.on_programmed(prefix());
+  EXPECT_THAT(take(), ElementsAre("frr 2001:db8:1000::/64 1", "ack DELIVERING 2001:db8:1000::/64",
+                                  "serve 02:00:00:00:00:11 eth2 2001:db8:1000::/64 deprecated"));
+}
+
+TEST_F(ControllerTest, ARouteThatTheKernelRefusesWithdrawsNoOther) {
+  start("ar2");
+  forwarding_.failure_of_all = absl::UnavailableError("one of them");
+  snapshot({attached("ar2", 20, 1)});
+  EXPECT_EQ(injector_->all, (std::map<std::string, std::uint32_t>{{kPrefix, 1}}));
+  EXPECT_THAT(take(), Contains("kernel 2001:db8:1000::/64 deliver eth2"));
+  injector_->on_committed(prefix(), 1);
+  EXPECT_THAT(take(), Contains("ack ADVERTISED 2001:db8:1000::/64 at 1"));
+}
+
+TEST_F(ControllerTest, WhatIsAnnouncedStaysWhileASnapshotCannotBeProgrammed) {
+  start("ar2");
+  snapshot({attached("ar2", 20, 1)});
+  injector_->on_committed(prefix(), 1);
+  forwarding_.failure = absl::UnavailableError("out of memory");
+  snapshot({attached("ar2", 20, 1)});
+  EXPECT_EQ(injector_->all, (std::map<std::string, std::uint32_t>{{kPrefix, 1}}));
+}
+
+TEST_F(ControllerTest, APrefixThatASnapshotHasTwiceIsThatOfTheFirst) {
+  start("ar1");
+  auto second = attached("ar1", 20, 0);
+  second.set_mn_id("02:00:00:00:00:22");
+  snapshot({attached("ar1", 10, 0), second});
+  EXPECT_THAT(take(), Not(Contains(::testing::HasSubstr("serve 02:00:00:00:00:22"))));
+  v1::Record forget;
+  forget.mutable_forget()->set_prefix(kPrefix);
+  lm_.on_record(forget);
+  EXPECT_THAT(take(), Contains("release 02:00:00:00:00:11"));
 }
 
 TEST_F(ControllerTest, NothingIsToldToTheMnWhileTheKernelMayHoldSomethingElse) {

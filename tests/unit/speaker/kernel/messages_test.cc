@@ -167,6 +167,15 @@ TEST(RuleMessage, ComesBackAsItWas) {
   }
 }
 
+TEST(RuleMessage, WithANameThatNoInterfaceHasIsIgnored) {
+  KernelRule rule;
+  rule.priority = 881;
+  rule.input_interface = std::string(15, 'e');
+  EXPECT_EQ(decode_rule(encode_rule(rule).bytes()), rule);
+  rule.input_interface = std::string(16, 'e');
+  EXPECT_FALSE(decode_rule(encode_rule(rule).bytes()).has_value());
+}
+
 TEST(NeighbourMessage, ComesBackAsItWas) {
   const KernelNeighbour neighbour{4, address("fe80::11"), LinkLayerAddress({2, 0, 0, 0, 0, 0x11}), 88};
   EXPECT_EQ(decode_neighbour(encode_neighbour(neighbour).bytes()), neighbour);

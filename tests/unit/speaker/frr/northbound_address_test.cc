@@ -1,4 +1,4 @@
-#include "speaker/frr/northbound_channel.h"
+#include "speaker/frr/northbound_address.h"
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"

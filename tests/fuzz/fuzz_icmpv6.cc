@@ -1,13 +1,11 @@
 // Any bytes as a frame from an access link. Past not crashing: what is taken for a message of a kind says the same when
 // it is built again and parsed again, and a router solicitation that is accepted has what RFC 4861, 6.1.1 asks for.
 // Each input is tried as it is and with the right checksum, which a fuzzer does not guess.
-#include <cstddef>
-#include <cstdint>
-#include <cstdlib>
 #include <span>
 #include <vector>
 
 #include "speaker/access/icmpv6_codec.h"
+#include "tests/fuzz/input.h"
 
 namespace {
 
@@ -15,9 +13,7 @@ using kedge::speaker::build_frame;
 using kedge::speaker::FrameAddresses;
 using kedge::speaker::Icmpv6Packet;
 
-void require(bool condition) {
-  if (!condition) std::abort();
-}
+void require(bool condition) { kedge::fuzz::require(condition, "what the header promises"); }
 
 template <typename Message, typename Parse>
 void check_round_trip(const Icmpv6Packet& packet, const Message& message, Parse parse) {

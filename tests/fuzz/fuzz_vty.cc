@@ -1,0 +1,56 @@
+// What bgpd answers over its vty socket: replies are the same however they are cut, and any text may be in them.
+#include <optional>
+#include <vector>
+
+#include "speaker/frr/best_path.h"
+#include "speaker/frr/vty_client.h"
+#include "tests/fuzz/input.h"
+
+namespace {
+
+using kedge::fuzz::Input;
+using kedge::fuzz::require;
+using kedge::speaker::VtyDecoder;
+using kedge::speaker::VtyReply;
+
+constexpr std::size_t kMostBytes = 2000;
+
+struct Outcome {
+  std::optional<VtyReply> reply;
+  bool failed = false;
+};
+
+// Up to the first reply or error. `piece`: bytes at once.
+Outcome decode(std::string_view bytes, std::size_t piece) {
+  VtyDecoder decoder(kMostBytes);
+  while (!bytes.empty()) {
+    const auto now = bytes.substr(0, piece);
+    bytes.remove_prefix(now.size());
+    auto reply = decoder.feed(now);
+    if (!reply.ok()) return {std::nullopt, true};
+    if (*reply) return {*std::move(reply), !bytes.empty()};
+  }
+  return {};
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  Input in(data, size);
+  const std::size_t piece = in.u8() % 64 + 1;
+  const std::string bytes = in.rest();
+  const Outcome whole = decode(bytes, bytes.size());
+  const Outcome cut = decode(bytes, piece);
+  // A reply with something behind it is one error when they come together, and an error of the next read when not.
+  if (!whole.failed) {
+    require(!cut.failed && cut.reply.has_value() == whole.reply.has_value(), "pieces make the same reply");
+    if (whole.reply) require(cut.reply->text == whole.reply->text, "pieces make the same text");
+  }
+  const auto prefix = *kedge::Ipv6Prefix::parse("2001:db8:1:1::/64");
+  for (const std::string& text : {cut.reply ? cut.reply->text : std::string(), bytes}) {
+    require(text.size() <= size, "a reply is part of what came");
+    const auto best = kedge::speaker::parse_best_path(prefix, text);
+    if (best.ok() && *best) require(!(*best)->next_hop.is_link_local(), "the next hop is a global one");
+  }
+  return 0;
+}
