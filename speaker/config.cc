@@ -73,6 +73,8 @@ bool has_host_and_port(std::string_view address) {
   });
 }
 
+constexpr std::uint32_t kHighestRate = 1'000'000;
+
 std::uint32_t with_default(std::uint32_t value, std::uint32_t fallback) { return value == 0 ? fallback : value; }
 
 void check_access(v1::AccessConfig* config, Checker& check, AccessPlaneConfig* out) {
@@ -119,6 +121,16 @@ void check_access(v1::AccessConfig* config, Checker& check, AccessPlaneConfig* o
     const auto status = check_authenticator_socket(config->authenticator_socket());
     check.require(status.ok(), "access.authenticator_socket", std::string(status.message()));
   }
+  if (!config->has_source_guard()) config->set_source_guard(true);
+  config->set_node_arrivals(with_default(config->node_arrivals(), 5));
+  config->set_known_arrivals(with_default(config->known_arrivals(), 1000));
+  config->set_stranger_arrivals(with_default(config->stranger_arrivals(), 100));
+  for (const auto& [key, rate] : {std::pair{"access.node_arrivals", config->node_arrivals()},
+                                  std::pair{"access.known_arrivals", config->known_arrivals()},
+                                  std::pair{"access.stranger_arrivals", config->stranger_arrivals()}}) {
+    check.require(rate <= kHighestRate, key, fmt::format("1 to {} a second are possible", kHighestRate));
+  }
+  out->arrivals = {config->node_arrivals(), config->known_arrivals(), config->stranger_arrivals()};
 }
 
 void check_frr(v1::FrrConfig* config, Checker& check) {
@@ -194,6 +206,7 @@ absl::StatusOr<Settings> make_settings(v1::SpeakerConfig config, const std::stri
   settings.forwarding.access_interfaces = settings.access.interfaces;
   settings.forwarding.access_link_local = settings.access.link_local;
   settings.forwarding.access_link_layer_address = settings.access.link_layer_address;
+  settings.access_filter.interfaces = settings.access.interfaces;
   settings.best_path.vty_directory = config.frr().vty_directory();
   settings.config = std::move(config);
   return settings;

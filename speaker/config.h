@@ -8,6 +8,7 @@
 #include "speaker/access/access_plane.h"
 #include "speaker/frr/anchoring_plane.h"
 #include "speaker/kernel/forwarding_plane.h"
+#include "speaker/packet_filter/access_filter.h"
 
 namespace kedge::speaker {
 
@@ -17,6 +18,7 @@ struct Settings {
   AccessPlaneConfig access;
   ForwardingPlaneConfig forwarding;
   BestPathObserverConfig best_path;
+  AccessFilterConfig access_filter;
 };
 
 // Reads a file. Errors name the file, the key and what to do.

@@ -7,11 +7,14 @@
 //                                                         -- levels --> route injector (FRR's staticd)
 //                                                         -- watches --> best path observer (FRR's bgpd)
 //                                                         -- prefixes --> access plane (RA)
+//                                                         -- records  --> source guard -- sources --> access filter
+//   access plane   -- links that went down --> source guard
 //   planes         -- reached stages       --> controller -- acknowledgements --> LM
 //
 // SIGHUP reads log.level anew.
 // Exit codes: 0 ended by SIGTERM or SIGINT, 1 failed while running, 2 wrong usage or configuration.
 
+#include <chrono>
 #include <csignal>
 #include <functional>
 #include <iostream>
@@ -28,6 +31,7 @@
 #include "common/log.h"
 #include "common/metrics.h"
 #include "common/metrics_http.h"
+#include "common/status.h"
 #include "speaker/authenticator/authenticating_access_plane.h"
 #include "speaker/authenticator/authenticator_server.h"
 #include "speaker/config.h"
@@ -45,6 +49,11 @@ int failed(std::string_view what, const absl::Status& status) {
 std::uint64_t random_number() {
   std::random_device device;
   return static_cast<std::uint64_t>(device()) << 32U | device();
+}
+
+// An MN that has moved away is gone when one that stayed would have been found to be: from the end of the overlap on.
+std::chrono::milliseconds silence(const speaker::AccessPlaneConfig& access) {
+  return access.overlap_guard + access.probe_after + 3 * access.probe_interval;
 }
 
 // The rest of the configuration takes a restart, which interrupts no forwarding.
@@ -73,6 +82,19 @@ int run(const std::string& path, const speaker::Settings& settings) {
   auto access = speaker::make_access_plane(executor, settings.access);
   if (!access.ok()) return failed("access_plane_failed", access.status());
   speaker::AuthenticatingAccessPlane authenticating(executor, settings.access.interfaces, *std::move(access));
+  std::unique_ptr<speaker::AccessFilter> filter;
+  std::unique_ptr<speaker::SourceGuard> guard;
+  if (config.access().source_guard()) {
+    auto made = speaker::make_access_filter(settings.access_filter);
+    if (!made.ok()) {
+      return failed("access_filter_failed", annotate(made.status(), "access.source_guard (false does without it)"));
+    }
+    filter = *std::move(made);
+    guard = std::make_unique<speaker::SourceGuard>(
+        executor, speaker::SourceGuard::Config{config.name(), silence(settings.access)}, *filter, authenticating, metrics);
+  } else if (const auto status = speaker::remove_access_filter(); !status.ok()) {
+    log_warning("access_filter_not_removed", "error", status.ToString());
+  }
   auto observer = speaker::make_bgpd_observer(executor, settings.best_path);
   const auto security = make_transport_security(config.lm().insecure_plaintext(), config.lm().tls());
   auto channel = make_channel(config.lm().address(), security);
@@ -87,7 +109,7 @@ int run(const std::string& path, const speaker::Settings& settings) {
       [&](std::uint32_t levels) {
         return speaker::make_northbound_injector(executor, {config.frr().northbound(), levels});
       },
-      *observer, authenticating, metrics);
+      *observer, authenticating, metrics, guard.get());
 
   boost::asio::signal_set signals(io, SIGTERM, SIGINT);
   signals.async_wait([&](boost::system::error_code error, int signal) {
@@ -155,7 +177,8 @@ int main(int argc, char** argv) {
     return kExitOk;
   }
   if (purge) {
-    const auto status = speaker::remove_all(settings->forwarding);
+    auto status = speaker::remove_all(settings->forwarding);
+    status.Update(speaker::remove_access_filter());
     return status.ok() ? kExitOk : failed("purge_failed", status);
   }
   return run(path, *settings);

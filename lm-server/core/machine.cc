@@ -23,7 +23,13 @@ void sooner(std::optional<SystemTime>& due, SystemTime at) {
 
 Machine::Machine(Settings settings, std::uint64_t epoch)
     : settings_(std::move(settings)), policies_(settings_), epoch_(epoch) {
-  for (const auto& ar : settings_.access_routers) nodes_.emplace(ar.info.name(), NodeState(ar));
+  for (const auto& ar : settings_.access_routers) nodes_.emplace(ar.info.name(), NodeState(ar, settings_));
+}
+
+Machine::NodeState::NodeState(const AccessRouter& ar, const Settings& settings) : info(ar.info), pool(ar.pools) {
+  if (settings.new_nodes_window <= settings.new_nodes_window.zero()) return;
+  const double window = std::chrono::duration<double>(settings.new_nodes_window).count();
+  new_nodes.emplace(settings.new_nodes, settings.new_nodes / window);
 }
 
 std::string Machine::key_of(const Ipv6Prefix& prefix) { return absl::StrCat(kBindingPrefix, prefix.to_string()); }

@@ -35,6 +35,7 @@
 #include "absl/status/statusor.h"
 #include "common/ipv6.h"
 #include "common/time.h"
+#include "common/token_bucket.h"
 #include "kedge/v1/admin.pb.h"
 #include "kedge/v1/mobility.pb.h"
 #include "kedge/v1/types.pb.h"
@@ -174,7 +175,7 @@ class Machine {
     std::uint64_t untold = 0;
   };
   struct NodeState {
-    explicit NodeState(const AccessRouter& ar) : info(ar.info), pool(ar.pools) {}
+    NodeState(const AccessRouter& ar, const Settings& settings);
     v1::NodeInfo info;
     PrefixPool pool;
     std::uint64_t session = 0;
@@ -187,6 +188,11 @@ class Machine {
     bool draining = false;
     // That no prefix is left has been told.
     bool exhausted = false;
+    // MNs of which nothing was known and that got a prefix here; nullopt: without limit.
+    std::optional<TokenBucket> new_nodes;
+    std::optional<SystemTime> new_nodes_alarmed_at;
+    // New MNs that were refused since.
+    std::uint64_t new_nodes_untold = 0;
     // Of the run of its speaker that has opened the last session; 0: none has.
     std::uint64_t incarnation = 0;
   };
@@ -216,6 +222,8 @@ class Machine {
                      std::uint64_t sequence) const;
   absl::Status check_younger(const MobileNode& mn, const std::string& ar, SystemTime heard) const;
   absl::Status check_policy_allows(const v1::AttachRequest& request, const Rules& rules, const NodeState& here) const;
+  // nullopt: something is known of the MN, or there have not been too many new ones at this AR.
+  std::optional<Output> refuse_new(const v1::AttachRequest& request, NodeState& here, SystemTime now);
   bool is_attached_at(const std::string& mn_id, const std::string& ar) const;
   // Whether an attach at `ar` changes the binding, rather than end it.
   bool goes_along(const v1::Binding& binding, const std::string& ar, const Rules& rules) const;

@@ -125,6 +125,8 @@ SystemTime idle_since(const v1::Binding& binding) {
   return from_proto(binding.has_away_since() ? binding.away_since() : binding.attached_at());
 }
 
+std::int64_t to_seconds(nanoseconds time) { return std::chrono::duration_cast<std::chrono::seconds>(time).count(); }
+
 std::string describe_pools(const v1::NodeInfo& info) {
   std::string text;
   for (const auto& pool : info.pools()) absl::StrAppend(&text, text.empty() ? "" : ", ", pool);
@@ -207,6 +209,29 @@ absl::Status Machine::check_policy_allows(const v1::AttachRequest& request, cons
                      request.ar()));
   }
   return absl::OkStatus();
+}
+
+// Anybody on an access link can be as many new MNs as there are link-layer addresses.
+std::optional<Output> Machine::refuse_new(const v1::AttachRequest& request, NodeState& here, SystemTime now) {
+  // What is served already is not new, whatever a restored store has lost.
+  const bool known = mobile_nodes_.contains(request.mn_id()) || policies_.find_profile(request.mn_id()) != nullptr ||
+                     request.trigger() == v1::TRIGGER_RECOVERY;
+  if (known || !here.new_nodes || here.new_nodes->take(now.time_since_epoch())) return std::nullopt;
+  Output output;
+  output.status = absl::ResourceExhaustedError(
+      absl::StrCat(request.ar(), " has taken in ", settings_.new_nodes,
+                   " mobile nodes of which nothing was known within ", to_seconds(settings_.new_nodes_window),
+                   " s, and takes no more for now; mobility.new_nodes permits more, a profile lets this one in"));
+  ++here.new_nodes_untold;
+  if (here.new_nodes_alarmed_at && now < *here.new_nodes_alarmed_at + kAlarmInterval) return output;
+  here.new_nodes_alarmed_at = now;
+  auto& event = output.events.emplace_back();
+  event.set_type(v1::EVENT_TYPE_TOO_MANY_NEW_NODES);
+  event.set_mn_id(request.mn_id());
+  event.set_ar(request.ar());
+  *event.mutable_at() = to_proto(now);
+  event.set_detail(absl::StrCat(std::exchange(here.new_nodes_untold, 0), " refused since the last alarm"));
+  return output;
 }
 
 bool Machine::is_attached_at(const std::string& mn_id, const std::string& ar) const {
@@ -340,6 +365,8 @@ Output Machine::attach(const v1::AttachRequest& request, SystemTime now) {
   }
   // It was answered before, and things have changed since.
   if (order == CallOrder::kRepeated) return refuse(overtaken(request), request, now);
+
+  if (auto refusal = refuse_new(request, *here, now)) return std::move(*refusal);
 
   // RFC 8818, 4.3: the MN keeps the prefixes that it has and, at a new AR, gets one of that AR as well.
   const Assignment assignment = assign(request.mn_id(), request.ar(), rules, now);

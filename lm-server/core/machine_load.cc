@@ -89,7 +89,7 @@ absl::StatusOr<Output> Machine::load(std::uint64_t epoch, std::uint64_t revision
   moving_count_ = 0;
   epoch_ = epoch;
   revision_ = revision;
-  for (const auto& ar : settings_.access_routers) nodes_.emplace(ar.info.name(), NodeState(ar));
+  for (const auto& ar : settings_.access_routers) nodes_.emplace(ar.info.name(), NodeState(ar, settings_));
 
   if (auto s = load_policies(values, dropped); !s.ok()) return s;
   const auto restoration = load_restoration(values, now);

@@ -25,6 +25,7 @@ constexpr std::uint32_t kFewestLevels = 3;
 constexpr std::uint32_t kMostLevels = 100;
 constexpr std::uint32_t kFewestFlapMoves = 2;
 constexpr std::uint32_t kMostFlapMoves = 1000;
+constexpr std::uint32_t kMostNewNodes = 1'000'000;
 
 // Collects the path of the key for error texts.
 class Checker {
@@ -182,6 +183,8 @@ void apply_defaults(v1::LmConfig& config) {
   if (!mobility.has_flap_window()) *mobility.mutable_flap_window() = kedge::to_proto(minutes(3));
   if (!mobility.has_prefix_quarantine()) *mobility.mutable_prefix_quarantine() = kedge::to_proto(hours(2));
   if (!mobility.has_idle_after()) *mobility.mutable_idle_after() = kedge::to_proto(hours(2));
+  if (mobility.new_nodes() == 0) mobility.set_new_nodes(1000);
+  if (!mobility.has_new_nodes_window()) *mobility.mutable_new_nodes_window() = kedge::to_proto(minutes(10));
   if (config.log().level().empty()) config.mutable_log()->set_level("info");
   kedge::apply_defaults(*config.mutable_tls());
   config.mutable_metrics();
@@ -223,7 +226,8 @@ absl::StatusOr<Settings> make_settings(const v1::LmConfig& config, std::string_v
         {"mobility.replacement_time", &mobility.replacement_time(), &settings.replacement_time},
         {"mobility.flap_window", &mobility.flap_window(), &settings.flap_window},
         {"mobility.prefix_quarantine", &mobility.prefix_quarantine(), &settings.prefix_quarantine},
-        {"mobility.idle_after", &mobility.idle_after(), &settings.idle_after}}) {
+        {"mobility.idle_after", &mobility.idle_after(), &settings.idle_after},
+        {"mobility.new_nodes_window", &mobility.new_nodes_window(), &settings.new_nodes_window}}) {
     if (auto s = check.duration(key, *value, hours(24)); !s.ok()) return s;
     *to = kedge::from_proto(*value);
   }
@@ -231,6 +235,10 @@ absl::StatusOr<Settings> make_settings(const v1::LmConfig& config, std::string_v
     return check.error("mobility.flap_moves", mobility.flap_moves(), " is not 2 to 1000");
   }
   settings.flap_moves = mobility.flap_moves();
+  if (mobility.new_nodes() > kMostNewNodes) {
+    return check.error("mobility.new_nodes", mobility.new_nodes(), " is not 1 to ", kMostNewNodes);
+  }
+  settings.new_nodes = mobility.new_nodes();
 
   if (config.access_routers().empty()) {
     return check.error("access_routers", "is empty; describe at least one access router");

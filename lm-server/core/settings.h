@@ -39,6 +39,9 @@ struct Settings {
   std::chrono::nanoseconds flap_window = std::chrono::minutes(3);
   std::chrono::nanoseconds prefix_quarantine = std::chrono::hours(2);
   std::chrono::nanoseconds idle_after = std::chrono::hours(2);
+  std::uint32_t new_nodes = 1000;
+  // 0: no limit.
+  std::chrono::nanoseconds new_nodes_window = std::chrono::minutes(10);
   // Not configurable.
   std::chrono::nanoseconds recovery_time = kRecoveryTime;
 };

@@ -43,6 +43,8 @@ Engine::Engine(boost::asio::io_context& io, Settings settings, Store& store, Met
       store_failures_(metrics.counter("kedge_lm_store_failures_total", "Commits that the store could not write")),
       flaps_(metrics.counter("kedge_lm_flaps_total", "Mobile nodes that began to move too often to be relocated")),
       pools_exhausted_(metrics.counter("kedge_lm_pools_exhausted_total", "Times that a pool ran out of prefixes")),
+      too_many_new_nodes_(metrics.counter("kedge_lm_too_many_new_nodes_total",
+                                          "Alarms that an access router had more unknown MNs than it may have")),
       two_access_routers_(metrics.counter("kedge_lm_two_access_routers_total",
                                           "Alarms that one MN-ID was at two access routers at once")),
       prefixes_released_(metrics.counter("kedge_lm_prefixes_released_total", "Prefixes that have ended")),
@@ -221,6 +223,7 @@ void Engine::release_what_is_done() {
 void Engine::count(const v1::Event& event) {
   if (event.type() == v1::EVENT_TYPE_FLAPPING) flaps_.Increment();
   if (event.type() == v1::EVENT_TYPE_POOL_EXHAUSTED) pools_exhausted_.Increment();
+  if (event.type() == v1::EVENT_TYPE_TOO_MANY_NEW_NODES) too_many_new_nodes_.Increment();
   if (event.type() == v1::EVENT_TYPE_TWO_ACCESS_ROUTERS) two_access_routers_.Increment();
   if (event.type() == v1::EVENT_TYPE_PREFIX_RELEASED) prefixes_released_.Increment();
 }

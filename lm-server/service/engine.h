@@ -115,6 +115,7 @@ class Engine {
   prometheus::Counter& store_failures_;
   prometheus::Counter& flaps_;
   prometheus::Counter& pools_exhausted_;
+  prometheus::Counter& too_many_new_nodes_;
   prometheus::Counter& two_access_routers_;
   prometheus::Counter& prefixes_released_;
   prometheus::Gauge& bindings_;

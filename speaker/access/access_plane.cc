@@ -47,7 +47,9 @@ constexpr std::size_t kPrefixesPerAdvertisement = 32;
 constexpr std::array<milliseconds, 6> kProvocations = {milliseconds(0),  milliseconds(2),   milliseconds(8),
                                                        milliseconds(30), milliseconds(100), milliseconds(300)};
 constexpr int kFramesPerWake = 256;
+constexpr int kReceiveBuffer = 8 << 20;
 constexpr seconds kMalformedWarningInterval{10};
+constexpr seconds kLimitedWarningInterval{10};
 // Data of stations that are not served, held back in the kernel at one time.
 constexpr std::size_t kMaxSuppressedUnserved = 8192;
 
@@ -61,6 +63,7 @@ class PacketAccessPlane final : public AccessPlane {
       : executor_(std::move(executor)),
         config_(config),
         filter_(FrameFilter::make()),
+        limiter_(config.arrivals),
         tracker_({.report_interval = kReportInterval, .overlap_guard = config.overlap_guard, .max_unknown = 4096}),
         timer_(executor_) {
     for (const std::string& name : config.interfaces) ports_.push_back(std::make_unique<Port>(executor_, name));
@@ -146,6 +149,8 @@ class PacketAccessPlane final : public AccessPlane {
   void read_frames(std::size_t index);
   void discard_frames(Port& port);
   void on_frame(std::size_t index, std::span<const std::uint8_t> bytes, SystemTime at);
+  // Whether the arrival may be reported now.
+  bool admit(const Station& station, const ArrivalTracker::Verdict& verdict, SteadyTime now);
   void count_malformed(const Port& port, const LinkLayerAddress& source, const absl::Status& reason);
 
   // Frames out.
@@ -179,6 +184,7 @@ class PacketAccessPlane final : public AccessPlane {
   boost::asio::any_io_executor executor_;
   AccessPlaneConfig config_;
   std::unique_ptr<FrameFilter> filter_;
+  ArrivalLimiter limiter_;
   ArrivalTracker tracker_;
   std::vector<std::unique_ptr<Port>> ports_;
   absl::flat_hash_map<LinkLayerAddress, Served> served_;
@@ -191,6 +197,8 @@ class PacketAccessPlane final : public AccessPlane {
   AccessCounters counters_;
   std::uint64_t malformed_unreported_ = 0;
   std::optional<SteadyTime> malformed_warned_at_;
+  std::uint64_t limited_unreported_ = 0;
+  std::optional<SteadyTime> limited_warned_at_;
   std::unique_ptr<LinkMonitor> links_;
   std::array<std::uint8_t, 65536> buffer_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
@@ -257,6 +265,7 @@ void PacketAccessPlane::on_interface_lost(std::size_t index) {
     suppressed_.erase(current);
   }
   filter_->pass(port.index, config_.link_layer_address);
+  filter_->pass(port.index, config_.provoking_address());
   on_port_down(index);
   port.index = 0;
   port.socket.reset();
@@ -272,6 +281,9 @@ void PacketAccessPlane::on_port_down(std::size_t index) {
   // What was sent before the link went down tells of no arrival.
   discard_frames(port);
   log_info("access_link_down", "interface", port.name);
+  later([this, interface = port.name] {
+    if (on_link_down) on_link_down(interface);
+  });
 
   std::vector<LinkLayerAddress> gone;
   for (const auto& [mn, served] : served_) {
@@ -311,6 +323,8 @@ absl::Status PacketAccessPlane::open_socket(std::size_t index) {
   // What we and the kernel send does not tell of an MN.
   setsockopt(fd, SOL_PACKET, PACKET_IGNORE_OUTGOING, &on, sizeof(on));
   setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof(on));
+  // A flood of frames must not push out those of real MNs while the executor is busy.
+  setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &kReceiveBuffer, sizeof(kReceiveBuffer));
   if (absl::Status status = filter_->attach(fd); !status.ok()) return status;
   sockaddr_ll address{};
   address.sll_family = AF_PACKET;
@@ -321,6 +335,7 @@ absl::Status PacketAccessPlane::open_socket(std::size_t index) {
   }
   // Frames with our own address as their source come back over a loop in the link.
   filter_->suppress(port.index, config_.link_layer_address);
+  filter_->suppress(port.index, config_.provoking_address());
   wait_for_frames(index);
   return absl::OkStatus();
 }
@@ -340,17 +355,24 @@ void PacketAccessPlane::provoke(std::size_t index) {
 }
 
 // A Linux host sends nothing by itself after a short loss of carrier; it answers these within a millisecond. The RA
-// goes first: it tells bridges and the host where the router's address is now, so that the host's answer to the echo
-// request needs no resolution.
+// goes first: it tells the host the router's address, so that its answer to the echo request needs no resolution.
 void PacketAccessPlane::send_provocation(Port& port) {
-  const FrameAddresses to_all{.link_source = config_.link_layer_address,
+  const FrameAddresses to_all{.link_source = config_.provoking_address(),
                               .link_destination = multicast_link_layer_address(all_nodes_address()),
                               .source = config_.link_local,
                               .destination = all_nodes_address()};
   send_frame(port, build_frame(to_all, advertisement()));
   send_frame(port, build_echo_request(to_all, 0, static_cast<std::uint16_t>(port.provocations)));
   send_frame(port, build_general_query(to_all));
-  counters_.provocations_sent += 3;
+  // For switches that forward a group's frames to its listeners only (RFC 4541, 3). The kernel's own reports have the
+  // router's address, and the access filter keeps them in.
+  const auto all_listeners = *Ipv6Address::parse("ff02::16");
+  send_frame(port, build_listener_report({.link_source = to_all.link_source,
+                                          .link_destination = multicast_link_layer_address(all_listeners),
+                                          .source = config_.link_local,
+                                          .destination = all_listeners},
+                                         {all_routers_address(), solicited_node_address(config_.link_local)}));
+  counters_.provocations_sent += 4;
 }
 
 void PacketAccessPlane::wait_for_frames(std::size_t index) {
@@ -412,6 +434,8 @@ void PacketAccessPlane::on_frame(std::size_t index, std::span<const std::uint8_t
   }
   if (!frame->has_value()) return;
   ArrivalTracker::Frame& heard = **frame;
+  // Another access router's question on a shared link.
+  if (heard.station.link_layer_address == config_.provoking_address()) return;
   if (heard.trigger == v1::TRIGGER_ROUTER_SOLICITATION) ++counters_.router_solicitations;
   heard.station.port = index;
   heard.at = std::chrono::steady_clock::now();
@@ -434,8 +458,9 @@ void PacketAccessPlane::on_frame(std::size_t index, std::span<const std::uint8_t
     }
     schedule(mn, served);
   }
+  const bool report = verdict.report && admit(heard.station, verdict, heard.at);
   if (!verdict.served) update_suppression(heard.station);
-  if (!verdict.report) return;
+  if (!report) return;
   ++counters_.arrivals;
   const Arrival arrival{.link_layer_address = mn,
                         .link_local = verdict.link_local,
@@ -450,6 +475,23 @@ void PacketAccessPlane::on_frame(std::size_t index, std::span<const std::uint8_t
             arrival.link_local, "after_link_up_us",
             std::chrono::duration_cast<std::chrono::microseconds>(heard.at - port.changed_at).count());
   if (on_arrival) on_arrival(arrival);
+}
+
+bool PacketAccessPlane::admit(const Station& station, const ArrivalTracker::Verdict& verdict, SteadyTime now) {
+  const auto& mn = station.link_layer_address;
+  const bool known = verdict.served || (is_known && is_known(mn));
+  const auto limit = limiter_.admit(station.port, mn, known, verdict.heard_before, now);
+  if (limit == ArrivalLimit::kNone) return true;
+  tracker_.unreported(station);
+  ++counters_.arrivals_limited;
+  ++limited_unreported_;
+  if (on_limited) on_limited(limit);
+  if (limited_warned_at_ && now < *limited_warned_at_ + kLimitedWarningInterval) return false;
+  log_warning("arrivals_limited", "interface", ports_[station.port]->name, "mn", mn, "count", limited_unreported_,
+              "effect", "not told to the LM now");
+  limited_warned_at_ = now;
+  limited_unreported_ = 0;
+  return false;
 }
 
 void PacketAccessPlane::count_malformed(const Port& port, const LinkLayerAddress& source, const absl::Status& reason) {
@@ -792,6 +834,12 @@ absl::Status check_config(const AccessPlaneConfig& config) {
 }
 
 }  // namespace
+
+LinkLayerAddress AccessPlaneConfig::provoking_address() const {
+  auto bytes = link_layer_address.bytes();
+  bytes.back() ^= 1U;
+  return LinkLayerAddress(bytes);
+}
 
 absl::StatusOr<std::unique_ptr<AccessPlane>> make_access_plane(boost::asio::any_io_executor executor,
                                                                const AccessPlaneConfig& config) {

@@ -20,6 +20,7 @@
 #include "common/link_layer_address.h"
 #include "common/time.h"
 #include "kedge/v1/mobility.pb.h"
+#include "speaker/access/arrival_limiter.h"
 
 namespace kedge::speaker {
 
@@ -67,6 +68,12 @@ struct AccessPlaneConfig {
   std::chrono::milliseconds probe_after{5000};
   std::chrono::milliseconds probe_interval{1000};
   std::chrono::milliseconds overlap_guard{2000};
+  ArrivalRates arrivals;
+
+  // Source of the frames that ask who is there, on all ARs: link_layer_address with the last bit turned over. While an
+  // MN has a link to its old AR too, a bridge in between must not learn from them that the router is here: what the MN
+  // sends would come here before it is let in.
+  LinkLayerAddress provoking_address() const;
 };
 
 // All since the start.
@@ -74,6 +81,8 @@ struct AccessCounters {
   // Frames that reached the speaker: the rest was left in the kernel.
   std::uint64_t frames_heard = 0;
   std::uint64_t arrivals = 0;
+  // Not passed on, since there were too many.
+  std::uint64_t arrivals_limited = 0;
   std::uint64_t departures = 0;
   std::uint64_t router_solicitations = 0;
   std::uint64_t router_advertisements_sent = 0;
@@ -93,9 +102,18 @@ class AccessPlane {
 
   // An MN that is not served here was heard; called at most once every 100 ms for an MN until it is served or refused.
   // A router solicitation of a served MN is answered here and also reported (trigger ROUTER_SOLICITATION).
+  // Moreover no more often than AccessPlaneConfig::arrivals says.
   std::function<void(const Arrival&)> on_arrival;
+  // An arrival was not reported: over that limit.
+  std::function<void(ArrivalLimit)> on_limited;
+  // More is known of the MN than that it is heard: strangers cannot use up the rate of those. None: only MNs that are
+  // served are known.
+  std::function<bool(const LinkLayerAddress&)> is_known;
   // A served MN is gone: its link went down, or it answered no probe. It is no longer served.
   std::function<void(const Departure&)> on_departure;
+  // The link of an access interface went down, or the interface is gone: nobody is behind it, served or not. Departures
+  // of those that were served follow.
+  std::function<void(const std::string& interface)> on_link_down;
   // A router advertisement has been sent to the MN.
   std::function<void(const LinkLayerAddress&, const std::vector<AdvertisedPrefix>&, SystemTime at)> on_ra_sent;
 

@@ -23,6 +23,7 @@ int rank_of(v1::Trigger trigger) {
 
 ArrivalTracker::Verdict ArrivalTracker::heard(const Frame& frame) {
   Entry& entry = entry_of(frame.station);
+  const bool heard_before = entry.last_heard.has_value();
   entry.last_heard = frame.at;
   if (entry.kind == Kind::kHeldBack && !(entry.guarded_until && frame.at < *entry.guarded_until) &&
       !(entry.refused_until && frame.at < *entry.refused_until)) {
@@ -35,6 +36,7 @@ ArrivalTracker::Verdict ArrivalTracker::heard(const Frame& frame) {
 
   Verdict verdict;
   verdict.served = entry.kind == Kind::kServed;
+  verdict.heard_before = heard_before;
   verdict.link_local = entry.seen_link_local.value_or(eui64_link_local(frame.station.link_layer_address));
   verdict.link_local_seen = entry.seen_link_local.has_value();
   verdict.link_unchanged = entry.link_unchanged;
@@ -46,6 +48,10 @@ ArrivalTracker::Verdict ArrivalTracker::heard(const Frame& frame) {
   }
   verdict.data_unneeded_until = data_unneeded_until(frame.station, frame.at);
   return verdict;
+}
+
+void ArrivalTracker::unreported(const Station& station) {
+  if (const auto found = entries_.find(station); found != entries_.end()) found->second.reported_at.reset();
 }
 
 bool ArrivalTracker::tells_of_arrival(const Frame& frame, const Entry& entry) const {

@@ -57,6 +57,8 @@ class ArrivalTracker {
     bool report = false;
     // The station is served here.
     bool served = false;
+    // It is not the first frame of the station that there is a memory of.
+    bool heard_before = false;
     Ipv6Address link_local;
     bool link_local_seen = false;
     // It was moved away while it was served here, and its link has not changed since.
@@ -68,6 +70,8 @@ class ArrivalTracker {
   explicit ArrivalTracker(const Config& config) : config_(config) {}
 
   Verdict heard(const Frame& frame);
+  // What the last verdict said to report was not reported: the next frame may be.
+  void unreported(const Station& station);
 
   // The MN is served on this port from now on, and on no other: what was served on another port is released there.
   void serve(const Station& station, const Ipv6Address& link_local, SteadyTime now);

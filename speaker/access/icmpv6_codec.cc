@@ -505,6 +505,23 @@ std::vector<std::uint8_t> build_general_query(const FrameAddresses& addresses) {
   return finish_frame(addresses, 1, true, std::move(out.out()));
 }
 
+std::vector<std::uint8_t> build_listener_report(const FrameAddresses& addresses,
+                                                const std::vector<Ipv6Address>& groups) {
+  // RFC 3810, 5.2.12: MODE_IS_EXCLUDE.
+  constexpr std::uint8_t kModeIsExclude = 2;
+  Writer out;
+  out.icmpv6_header(Icmpv6Type::kListenerReportVersion2);
+  out.u16(0);
+  out.u16(static_cast<std::uint16_t>(groups.size()));
+  for (const auto& group : groups) {
+    out.u8(kModeIsExclude);
+    out.u8(0);
+    out.u16(0);
+    out.address(group);
+  }
+  return finish_frame(addresses, 1, true, std::move(out.out()));
+}
+
 std::vector<std::uint8_t> build_echo_request(const FrameAddresses& addresses, std::uint16_t identifier,
                                              std::uint16_t sequence) {
   Writer out;

@@ -141,6 +141,9 @@ std::vector<std::uint8_t> build_frame(const FrameAddresses& addresses, const Nei
 
 // MLDv2 general query (RFC 3810, 5.1) with the smallest response time, 1 ms; hop limit 1, router alert.
 std::vector<std::uint8_t> build_general_query(const FrameAddresses& addresses);
+// MLDv2 report (RFC 3810, 5.2) that all these groups are listened to, whatever the source; hop limit 1, router alert.
+std::vector<std::uint8_t> build_listener_report(const FrameAddresses& addresses,
+                                                const std::vector<Ipv6Address>& groups);
 // RFC 4443, 4.1; hop limit 255, no data.
 std::vector<std::uint8_t> build_echo_request(const FrameAddresses& addresses, std::uint16_t identifier,
                                              std::uint16_t sequence);

@@ -1,5 +1,7 @@
 #include "speaker/authenticator/authenticating_access_plane.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/log.h"
@@ -14,6 +16,16 @@ AuthenticatingAccessPlane::AuthenticatingAccessPlane(boost::asio::any_io_executo
   inner_->on_departure = [this](const Departure& departure) {
     served_.erase(departure.link_layer_address);
     if (on_departure) on_departure(departure);
+  };
+  inner_->on_limited = [this](ArrivalLimit limit) {
+    if (on_limited) on_limited(limit);
+  };
+  // An MN that has proved who it is counts among those that are known.
+  inner_->is_known = [this](const LinkLayerAddress& mn) {
+    return vouched_for_anywhere(mn) || (is_known && is_known(mn));
+  };
+  inner_->on_link_down = [this](const std::string& interface) {
+    if (on_link_down) on_link_down(interface);
   };
   inner_->on_ra_sent = [this](const LinkLayerAddress& mn, const std::vector<AdvertisedPrefix>& prefixes,
                               SystemTime at) {
@@ -116,6 +128,11 @@ void AuthenticatingAccessPlane::arm() {
     while (!ends_.empty() && ends_.begin()->first <= now) end(Station(ends_.begin()->second));
     arm();
   });
+}
+
+bool AuthenticatingAccessPlane::vouched_for_anywhere(const LinkLayerAddress& mn) const {
+  return std::any_of(interfaces_.begin(), interfaces_.end(),
+                     [&](const std::string& interface) { return authenticated(mn, interface); });
 }
 
 bool AuthenticatingAccessPlane::authenticated(const LinkLayerAddress& mn, const std::string& interface) const {

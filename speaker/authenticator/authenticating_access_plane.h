@@ -75,6 +75,7 @@ class AuthenticatingAccessPlane final : public AccessPlane {
 
   absl::Status check_interface(const Station& station) const;
   void heard(const Arrival& arrival);
+  bool vouched_for_anywhere(const LinkLayerAddress& mn) const;
   void forget_waiting(const Station& station);
   // No longer vouched for.
   void end(const Station& station);

@@ -50,11 +50,16 @@ bool covers(const Anchoring& seen, const Anchoring& wanted) {
   return seen.kind == wanted.kind && seen.successor == wanted.successor && seen.level >= wanted.level;
 }
 
+prometheus::Counter& limited(Metrics& metrics, const std::string& limit) {
+  return metrics.counter("kedge_speaker_arrivals_limited_total",
+                         "Arrivals that were not told to the LM, by the rate that they were over", {{"limit", limit}});
+}
+
 }  // namespace
 
 Controller::Controller(boost::asio::any_io_executor executor, ControllerConfig config, LmClient& lm,
                        ForwardingPlane& forwarding, MakeInjector make_injector, BestPathObserver& observer,
-                       AccessPlane& access, Metrics& metrics)
+                       AccessPlane& access, Metrics& metrics, SourceGuard* guard)
     : executor_(std::move(executor)),
       config_(std::move(config)),
       lm_(lm),
@@ -62,11 +67,15 @@ Controller::Controller(boost::asio::any_io_executor executor, ControllerConfig c
       make_injector_(std::move(make_injector)),
       observer_(observer),
       access_(access),
+      guard_(guard),
       lm_connected_(metrics.gauge("kedge_speaker_lm_connected", "1 while the session with the LM is open")),
       arrivals_(metrics.counter("kedge_speaker_arrivals_total", "Arrivals of MNs seen on the access links")),
       attaches_ok_(metrics.counter("kedge_speaker_attaches_total", "Attach requests by result", {{"result", "ok"}})),
       attaches_failed_(
           metrics.counter("kedge_speaker_attaches_total", "Attach requests by result", {{"result", "failed"}})),
+      limited_nodes_(limited(metrics, "node")),
+      limited_known_(limited(metrics, "known")),
+      limited_strangers_(limited(metrics, "stranger")),
       records_(metrics.counter("kedge_speaker_records_total", "Records received from the LM")),
       acks_(metrics.counter("kedge_speaker_acknowledgements_total", "Acknowledgements sent to the LM")),
       attach_latency_(metrics.latency("kedge_speaker_attach_seconds", "From an arrival to the LM's answer")) {
@@ -90,8 +99,15 @@ Controller::Controller(boost::asio::any_io_executor executor, ControllerConfig c
   };
   access_.on_arrival = [this](const Arrival& arrival) { on_arrival(arrival); };
   access_.on_departure = [this](const Departure& departure) { on_departure(departure); };
+  access_.on_limited = [this](ArrivalLimit limit) { on_limited(limit); };
+  access_.is_known = [this](const LinkLayerAddress& mn) { return prefixes_of_mn_.contains(mn.to_string()); };
   access_.on_ra_sent = [this](const LinkLayerAddress& mn, const std::vector<AdvertisedPrefix>& prefixes,
                               SystemTime at) { on_ra_sent(mn, prefixes, at); };
+  if (guard_ == nullptr) return;
+  guard_->on_health = [this](const absl::Status& status) {
+    health_.set_access(status.ok() ? "synced" : std::string(status.message()));
+    report_health();
+  };
 }
 
 Controller::~Controller() { *alive_ = false; }
@@ -152,6 +168,7 @@ void Controller::on_snapshot(const LmClient::Snapshot& snapshot) {
   auto previous = std::exchange(entries_, {});
   prefixes_of_mn_.clear();
   withheld_.clear();
+  commit_.clear();
   std::set<Ipv6Prefix> known;
   std::set<Ipv6Prefix> told;
   for (const auto& binding : snapshot.bindings) {
@@ -206,6 +223,7 @@ void Controller::on_snapshot(const LmClient::Snapshot& snapshot) {
     entries_.emplace(prefix, std::move(entry));
   }
 
+  guard_snapshot(welcome);
   std::map<Ipv6Prefix, Route> routes;
   for (auto& [prefix, entry] : entries_) {
     const auto* own = own_holder(entry.record, config_.name);
@@ -288,6 +306,33 @@ std::uint32_t Controller::level_of(const Entry& entry, bool known) const {
   return 0;
 }
 
+void Controller::guard_snapshot(const v1::Welcome& welcome) {
+  if (guard_ == nullptr) return;
+  std::map<Ipv6Prefix, const v1::Binding*> records;
+  for (const auto& [prefix, entry] : entries_) records[prefix] = entry.kept ? nullptr : &entry.record;
+  guard_->take_snapshot(welcome, records);
+}
+
+// Once one of its prefixes is delivered here, the MN may send here from all of them.
+void Controller::guard_commit(const std::vector<v1::Record>& commit) {
+  if (guard_ == nullptr || commit.size() < 2) return;
+  std::map<Ipv6Prefix, const v1::Binding*> bindings;
+  for (const auto& record : commit) {
+    const auto& binding = record.binding();
+    const auto prefix = Ipv6Prefix::parse(binding.prefix());
+    if (!prefix.ok()) continue;
+    const auto found = entries_.find(*prefix);
+    if (found != entries_.end() && ignores(found->second, binding)) continue;
+    bindings[*prefix] = &binding;
+  }
+  guard_->take(bindings);
+}
+
+bool Controller::ignores(const Entry& entry, const v1::Binding& binding) const {
+  // What is kept is of an earlier epoch: anything is newer.
+  return entry.kept ? keeps(entry, &binding) : compare(binding.revision(), entry.record.revision()) < 0;
+}
+
 void Controller::hold_back_those_elsewhere(const std::set<Ipv6Prefix>& known) {
   for (const auto& [mn_id, prefixes] : prefixes_of_mn_) {
     const bool new_here =
@@ -312,13 +357,18 @@ void Controller::on_record(const v1::Record& record) {
   records_.Increment();
   // The LM's welcome was of no use.
   if (injector_ == nullptr) return;
-  if (record.has_binding()) {
-    take(record.binding());
-    changed_mns_.insert(record.binding().mn_id());
-  } else if (record.has_forget()) {
-    if (const auto prefix = Ipv6Prefix::parse(record.forget().prefix()); prefix.ok()) drop(*prefix);
-  }
+  commit_.push_back(record);
   if (record.more()) return;
+  const auto commit = std::exchange(commit_, {});
+  guard_commit(commit);
+  for (const auto& one : commit) {
+    if (one.has_binding()) {
+      take(one.binding());
+      changed_mns_.insert(one.binding().mn_id());
+    } else if (one.has_forget()) {
+      if (const auto prefix = Ipv6Prefix::parse(one.forget().prefix()); prefix.ok()) drop(*prefix);
+    }
+  }
   for (const auto& mn_id : std::exchange(changed_mns_, {})) refresh_mn(mn_id);
 }
 
@@ -329,12 +379,11 @@ void Controller::take(const v1::Binding& binding) {
     return;
   }
   auto& entry = entries_[*prefix];
-  if (entry.kept && keeps(entry, &binding)) {
-    withheld_[*prefix] = binding;
+  if (ignores(entry, binding)) {
+    if (entry.kept) withheld_[*prefix] = binding;
     return;
   }
-  // What is kept is of an earlier epoch: anything is newer.
-  if (!std::exchange(entry.kept, false) && compare(binding.revision(), entry.record.revision()) < 0) return;
+  entry.kept = false;
   withheld_.erase(*prefix);
   if (withdrawing_.contains(*prefix)) doubt_announcement(*prefix, entry);
   if (entry.record.mn_id() != binding.mn_id()) unlist(*prefix, entry.record.mn_id());
@@ -348,6 +397,8 @@ void Controller::take(const v1::Binding& binding) {
   }
   entry.record = binding;
   prefixes_of_mn_[binding.mn_id()].insert(*prefix);
+  // Before the MN hears of this AR, and so sends to it.
+  if (guard_ != nullptr) guard_->take({{*prefix, &binding}});
   reconcile(*prefix, entry);
 }
 
@@ -363,6 +414,7 @@ void Controller::drop(const Ipv6Prefix& prefix) {
   observer_.unwatch(prefix);
   observer_.forget_withdrawal(prefix);
   injector_->set(prefix, 0);
+  if (guard_ != nullptr) guard_->forget(prefix);
   if (const auto status = forwarding_.set(prefix, std::nullopt); !status.ok()) {
     log_error("clear_failed", "prefix", prefix, "error", status.ToString());
   }
@@ -724,6 +776,22 @@ void Controller::on_arrival(const Arrival& arrival) {
   start_attach(arrival);
 }
 
+void Controller::on_limited(ArrivalLimit limit) {
+  switch (limit) {
+    case ArrivalLimit::kNone:
+      break;
+    case ArrivalLimit::kNode:
+      limited_nodes_.Increment();
+      break;
+    case ArrivalLimit::kKnown:
+      limited_known_.Increment();
+      break;
+    case ArrivalLimit::kStranger:
+      limited_strangers_.Increment();
+      break;
+  }
+}
+
 void Controller::start_attach(const Arrival& arrival) {
   const bool waits = pending_attaches_.contains(arrival.link_layer_address);
   if (!waits && pending_attaches_.size() >= kMostPendingAttaches) {
@@ -815,7 +883,7 @@ void Controller::attach_done(const LinkLayerAddress& mn, std::uint64_t sequence,
   attaches_failed_.Increment();
   if (!may_pass(status)) {
     if (pending.changed) return send_attach(mn);
-    log_warning("attach_refused", "mn", mn, "error", status.ToString());
+    log_refusal(mn, status);
     const auto refused = std::move(pending);
     pending_attaches_.erase(found);
     if (refused.departed) pending_detaches_.erase(mn);
@@ -831,6 +899,15 @@ void Controller::attach_done(const LinkLayerAddress& mn, std::uint64_t sequence,
   });
 }
 
+void Controller::log_refusal(const LinkLayerAddress& mn, const absl::Status& status) {
+  if (!logged_refusals_.take(std::chrono::steady_clock::now().time_since_epoch())) {
+    ++unlogged_refusals_;
+    return;
+  }
+  log_warning("attach_refused", "mn", mn, "error", status.ToString(), "not_logged_before",
+              std::exchange(unlogged_refusals_, 0));
+}
+
 void Controller::wait_to_retry(PendingCall& pending, std::function<void()> again) {
   pending.timer->expires_after(pending.retry_after);
   pending.retry_after = std::min<std::chrono::milliseconds>(pending.retry_after * 2, kLastRetry);
@@ -842,6 +919,7 @@ void Controller::wait_to_retry(PendingCall& pending, std::function<void()> again
 void Controller::on_departure(const Departure& departure) {
   const auto& mn = departure.link_layer_address;
   served_.erase(mn);
+  if (guard_ != nullptr) guard_->departed(departure);
   if (recovering(mn.to_string())) return recover_departed(departure);
   pending_attaches_.erase(mn);
   const auto prefixes = prefixes_of_mn_.find(mn.to_string());

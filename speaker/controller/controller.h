@@ -14,6 +14,7 @@
 #include <set>
 #include <string>
 #include <tuple>
+#include <vector>
 
 #include "boost/asio/any_io_executor.hpp"
 #include "boost/asio/steady_timer.hpp"
@@ -21,7 +22,9 @@
 #include "common/link_layer_address.h"
 #include "common/metrics.h"
 #include "common/recovery.h"
+#include "common/token_bucket.h"
 #include "speaker/access/access_plane.h"
+#include "speaker/controller/source_guard.h"
 #include "speaker/core/desired.h"
 #include "speaker/frr/anchoring_plane.h"
 #include "speaker/kernel/forwarding_plane.h"
@@ -45,9 +48,10 @@ class Controller {
   // Levels are known only from the LM's welcome.
   using MakeInjector = std::function<std::unique_ptr<RouteInjector>(std::uint32_t levels)>;
 
-  // All planes outlive the controller.
+  // All planes outlive the controller. Without a guard, sources on the access links are not checked.
   Controller(boost::asio::any_io_executor executor, ControllerConfig config, LmClient& lm, ForwardingPlane& forwarding,
-             MakeInjector make_injector, BestPathObserver& observer, AccessPlane& access, Metrics& metrics);
+             MakeInjector make_injector, BestPathObserver& observer, AccessPlane& access, Metrics& metrics,
+             SourceGuard* guard = nullptr);
   ~Controller();
 
   Controller(const Controller&) = delete;
@@ -129,6 +133,13 @@ class Controller {
   void on_arrival(const Arrival& arrival);
   void on_departure(const Departure& departure);
   void on_ra_sent(const LinkLayerAddress& mn, const std::vector<AdvertisedPrefix>& prefixes, SystemTime at);
+
+  void on_limited(ArrivalLimit limit);
+  void log_refusal(const LinkLayerAddress& mn, const absl::Status& status);
+  void guard_snapshot(const v1::Welcome& welcome);
+  void guard_commit(const std::vector<v1::Record>& commit);
+  // It is older than what is known, or has to wait until the recovery is over.
+  bool ignores(const Entry& entry, const v1::Binding& binding) const;
 
   // Drives the planes towards what is desired for one prefix, and acknowledges what is reached.
   void reconcile(const Ipv6Prefix& prefix, Entry& entry);
@@ -212,6 +223,7 @@ class Controller {
   std::unique_ptr<RouteInjector> injector_;
   BestPathObserver& observer_;
   AccessPlane& access_;
+  SourceGuard* guard_;
 
   std::map<std::string, v1::NodeInfo> nodes_;
   std::map<Ipv6Prefix, Entry> entries_;
@@ -220,7 +232,9 @@ class Controller {
   std::uint32_t levels_ = 0;
   // Told to the access plane.
   std::set<LinkLayerAddress> served_;
-  // Changed by records of a commit that is not complete yet.
+  // Of a commit that is not complete yet.
+  std::vector<v1::Record> commit_;
+  // MNs to be served or released once its records have been taken.
   std::set<std::string> changed_mns_;
   std::map<LinkLayerAddress, PendingAttach> pending_attaches_;
   // Attachments wait for it: it tells which of them are known to be old.
@@ -240,6 +254,9 @@ class Controller {
   std::set<Ipv6Prefix> withdrawing_;
   std::deque<LinkLayerAddress> to_ask_;
   bool asking_ = false;
+  // Refusals that are logged, each for itself.
+  TokenBucket logged_refusals_{20, 1};
+  std::uint64_t unlogged_refusals_ = 0;
   v1::SpeakerHealth health_;
   std::string injector_state_ = "waiting for the LM";
   absl::Status bgpd_;
@@ -252,6 +269,9 @@ class Controller {
   prometheus::Counter& arrivals_;
   prometheus::Counter& attaches_ok_;
   prometheus::Counter& attaches_failed_;
+  prometheus::Counter& limited_nodes_;
+  prometheus::Counter& limited_known_;
+  prometheus::Counter& limited_strangers_;
   prometheus::Counter& records_;
   prometheus::Counter& acks_;
   prometheus::Histogram& attach_latency_;

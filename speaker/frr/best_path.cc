@@ -1,7 +1,7 @@
 #include "speaker/frr/best_path.h"
 
 #include "absl/strings/str_cat.h"
-#include "speaker/frr/json.h"
+#include "common/json.h"
 
 namespace kedge::speaker {
 namespace {

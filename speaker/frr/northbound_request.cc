@@ -7,7 +7,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "speaker/frr/json.h"
+#include "common/json.h"
 
 namespace kedge::speaker {
 namespace {

@@ -72,7 +72,7 @@ absl::Status kernel_status(int error, const std::string& what);
 
 class NetlinkSocket {
  public:
-  // `bus` is NETLINK_ROUTE or NETLINK_GENERIC.
+  // `bus` is NETLINK_ROUTE, NETLINK_GENERIC or NETLINK_NETFILTER.
   static absl::StatusOr<NetlinkSocket> open(int bus);
 
   // Names this socket in the notices that its own requests cause (nlmsg_pid).

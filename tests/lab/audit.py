@@ -1,5 +1,5 @@
-"""What access routers and the core hold, compared with what the bindings say that they should hold: the kernel's tables, the tagged static
-routes in FRR, and the core's BGP table, each of them exactly."""
+"""What access routers and the core hold, compared with what the bindings say that they should hold: the kernel's tables, the sources that the
+access links let in, the tagged static routes in FRR, and the core's BGP table, each of them exactly."""
 
 import ipaddress
 import json
@@ -45,6 +45,21 @@ def _held_by_kernel(lab, ar):
     return found
 
 
+def permitted_sources(lab, ar):
+    """(prefix, interface, link-layer address) of all that may come in by an access interface, beside link-local sources. None when there is no
+    filter."""
+    answer = lab.run(ar, "nft", "-j", "list", "table", "inet", "kedge_access", check=False)
+    if answer.returncode != 0:
+        return None
+    sets = [item["set"] for item in json.loads(answer.stdout)["nftables"] if "set" in item]
+    found = set()
+    for one in sets:
+        kind, _, length = one["name"].partition("_")
+        if kind == "sources" and length:
+            found |= {(f"{e['concat'][2]}/{length}", *e["concat"][:2]) for e in one.get("elem", [])}
+    return {source for source in found if not source[0].startswith("fe80:")}
+
+
 def _held_by_frr(lab, ar):
     """Prefix -> tag of every static route that has one. None when staticd does not run."""
     answer = lab.run(ar, "vtysh", "-d", "staticd", "-c", "show running-config", check=False)
@@ -77,8 +92,13 @@ def _refuse(held, prefix, link):
         held["uplink"][f"{half} from {prefix}"] = "prohibit"
 
 
+def _source(prefix, link):
+    return (prefix, link["interface"], link["link_layer_address"])
+
+
 def _expected(bindings, nodes):
     kernel = {name: {"mobile": {}, "encapsulation": {}, "uplink": {}, "refusal": {}} for name in nodes}
+    sources = {name: set() for name in nodes}
     present = {binding["mn_id"]: binding for binding in bindings if binding["attached_ar"]}
     frr = {name: {} for name in nodes}
     bgp = {pool: [(info["locator"], 100)] for info in nodes.values() for pool in info["pools"]}
@@ -92,11 +112,13 @@ def _expected(bindings, nodes):
             if binding.get("released") and here and here["attached_ar"] != home:
                 # RFC 8818, 4.1: an address of a prefix that has ended is not valid where its node is.
                 _refuse(kernel[here["attached_ar"]], prefix, here["attachment"])
+                sources[here["attached_ar"]].add(_source(prefix, here["attachment"]))
                 holders[prefix].add(here["attached_ar"])
             continue
         link = binding["attachment"]
         kernel[attached]["mobile"][prefix] = f"via {link['link_local']} dev {link['interface']}"
         kernel[attached]["uplink"][prefix] = "blackhole"
+        sources[attached].add(_source(prefix, link))
         holders[prefix] = {home, attached}
         if home != attached:
             # RFC 8818, 4.2: the home AR goes on forwarding to the new location while the prefix is away.
@@ -109,7 +131,7 @@ def _expected(bindings, nodes):
                 continue
             frr[attached][prefix] = 1
             bgp[prefix] = [(nodes[attached]["locator"], LOWEST_LOCAL_PREFERENCE)]
-    return {"kernel": kernel, "frr": frr, "bgp": bgp, "holders": holders}
+    return {"kernel": kernel, "sources": sources, "frr": frr, "bgp": bgp, "holders": holders}
 
 
 def _flat(value, path=()):
@@ -138,6 +160,7 @@ def differences(lab, core="core"):
     desired = _expected(bindings, infos)
     actual = {
         "kernel": {name: _held_by_kernel(lab, name) for name in infos},
+        "sources": {name: permitted_sources(lab, name) for name in infos},
         "frr": {name: _held_by_frr(lab, name) for name in infos},
         "bgp": _held_by_bgp(lab, core, [ipaddress.ip_network(pool) for info in infos.values() for pool in info["pools"]]),
         "holders": {b["prefix"]: {holder["ar"] for holder in b["holders"]} for b in bindings},

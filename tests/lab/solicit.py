@@ -1,14 +1,18 @@
 #!/usr/bin/python3 -IS
-"""Sends one router solicitation on a port, as a mobile node of any link-layer address would, right or wrong in one way.
+"""Sends one router solicitation on a port, as a mobile node of any link-layer address would, right or wrong in one way; or a flood of right ones
+from link-layer addresses drawn by lot, at an even rate, and prints how many have left. While the port is down, none leaves.
 
   solicit.py PORT MAC [FAULT]
+  solicit.py PORT --flood COUNT SECONDS
 
 FAULT: hop-limit, checksum, option-zero, option-beyond, global-source, code, short.
 """
 
+import random
 import socket
 import struct
 import sys
+import time
 
 ALL_ROUTERS = socket.inet_pton(socket.AF_INET6, "ff02::2")
 ICMPV6, ROUTER_SOLICITATION = 58, 133
@@ -35,7 +39,29 @@ def frame(mac, fault):
     return bytes.fromhex("333300000002") + mac + struct.pack("!H", 0x86DD) + header + source + ALL_ROUTERS + message
 
 
+def flood(port, count, seconds):
+    sent = 0
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as out:
+        out.bind((port, 0))
+        begin = time.monotonic()
+        for number in range(count):
+            late = time.monotonic() - begin - number * seconds / count
+            if late < 0:
+                time.sleep(-late)
+            try:
+                # Locally administered, unicast.
+                out.send(frame(b"\x02\xff" + random.randbytes(4), None))
+                sent += 1
+            except OSError:
+                continue
+        took = time.monotonic() - begin
+    print(f"{sent} sent in {took:.1f} s", flush=True)
+
+
 def main():
+    if sys.argv[2] == "--flood":
+        flood(sys.argv[1], int(sys.argv[3]), float(sys.argv[4]))
+        return
     port, mac, fault = sys.argv[1], bytes.fromhex(sys.argv[2].replace(":", "")), (sys.argv[3:] or [None])[0]
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as out:
         out.bind((port, 0))

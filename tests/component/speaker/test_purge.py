@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -32,6 +33,7 @@ class Namespace:
             "links": sorted(link["ifname"] for link in self.ip("link", "show") if link["ifname"] in ("kx0", "kx1")),
             "rules": [rule for rule in self.ip("rule", "show") if str(rule.get("protocol")) == "88"],
             "routes": [route for route in self.ip("route", "show", "table", "all") if str(route.get("protocol")) == "88"],
+            "filters": re.findall(r"kedge_\w+", self.run("nft", "list", "tables").stdout),
         }
 
 
@@ -63,11 +65,12 @@ def test_purge_leaves_nothing_of_kedge_and_everything_else(namespace, programs, 
     file = tmp_path / "speaker.yaml"
     file.write_text(CONFIGURATION, encoding="utf-8")
     namespace.run("ip", "-6", "route", "add", "2001:db8:77::/64", "dev", "lo")
-    speaker = subprocess.Popen(
-        [*namespace.prefix, programs["kedge-speaker"], "--config", file], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    namespace.run("nft", "add", "table", "inet", "operator")
+    log = tmp_path / "log"
+    with log.open("w", encoding="utf-8") as output:
+        speaker = subprocess.Popen([*namespace.prefix, programs["kedge-speaker"], "--config", file], stdout=output, stderr=output)
     try:
-        wait_until("the speaker's rules", lambda: len(namespace.own_objects()["rules"]) >= 4 or speaker.poll() is not None)
+        wait_until("the speaker has started", lambda: " started " in log.read_text(encoding="utf-8") or speaker.poll() is not None)
     finally:
         speaker.send_signal(signal.SIGTERM)
         assert speaker.wait(timeout=15) == 0
@@ -76,10 +79,12 @@ def test_purge_leaves_nothing_of_kedge_and_everything_else(namespace, programs, 
         namespace.run("ip", "-6", "route", "add", "2001:db8:1000:1::/64", "dev", "kx0", "table", table, "protocol", 88)
     before = namespace.own_objects()
     assert before["links"] == ["kx0", "kx1"] and before["rules"] and len(before["routes"]) >= 3
+    assert "kedge_access" in before["filters"]
 
     result = run("kedge-speaker", "--config", file, "--purge", prefix=namespace.prefix)
     assert result.returncode == 0, result.stderr
-    assert namespace.own_objects() == {"links": [], "rules": [], "routes": []}
+    assert namespace.own_objects() == {"links": [], "rules": [], "routes": [], "filters": []}
+    assert "operator" in namespace.run("nft", "list", "tables").stdout
     assert any(route["dst"] == "2001:db8:77::/64" for route in namespace.ip("route", "show"))
     assert {"access", "mn"} <= {link["ifname"] for link in namespace.ip("link", "show")}
 

@@ -497,6 +497,37 @@ TEST_F(MachinePolicyTest, AnExhaustedPoolIsToldOnce) {
   EXPECT_EQ(small.count(v1::EVENT_TYPE_POOL_EXHAUSTED), 1);
 }
 
+TEST_F(MachinePolicyTest, NodesOfWhichNothingIsKnownAreTakenInAtARateOnly) {
+  Settings settings = make_test_settings(2);
+  settings.new_nodes = 2;
+  settings.new_nodes_window = std::chrono::minutes(10);
+  Harness few(settings);
+  EXPECT_TRUE(few.attach("ar1", mn_name(1)).status.ok());
+  EXPECT_TRUE(few.attach("ar1", mn_name(2)).status.ok());
+  for (int i = 3; i < 6; ++i) {
+    EXPECT_EQ(few.attach("ar1", mn_name(i)).status.code(), absl::StatusCode::kResourceExhausted);
+    EXPECT_EQ(few.prefix_of(mn_name(i), "ar1"), "");
+  }
+  EXPECT_EQ(few.count(v1::EVENT_TYPE_TOO_MANY_NEW_NODES), 1) << "told once a minute";
+  // Elsewhere there have been none; a node that is known is not new; nor one with a profile.
+  EXPECT_TRUE(few.attach("ar2", mn_name(3)).status.ok());
+  EXPECT_TRUE(few.attach("ar1", mn_name(3)).status.ok());
+  few.set_policy(mn_scope(mn_name(4)), mode_policy(v1::MODE_REDIRECT));
+  EXPECT_TRUE(few.attach("ar1", mn_name(4)).status.ok());
+  few.now += std::chrono::minutes(5);
+  EXPECT_TRUE(few.attach("ar1", mn_name(5)).status.ok());
+  EXPECT_FALSE(few.attach("ar1", mn_name(6)).status.ok());
+  EXPECT_EQ(few.count(v1::EVENT_TYPE_TOO_MANY_NEW_NODES), 2);
+}
+
+TEST_F(MachinePolicyTest, WithoutAWindowAllNewNodesAreTakenIn) {
+  Settings settings = make_test_settings(1);
+  settings.new_nodes = 1;
+  settings.new_nodes_window = {};
+  Harness all(settings);
+  for (int i = 1; i < 9; ++i) EXPECT_TRUE(all.attach("ar1", mn_name(i)).status.ok());
+}
+
 TEST_F(MachinePolicyTest, TheOperatorDetaches) {
   EXPECT_EQ(h.machine.detach_by_operator(kMn, h.now).status.code(), absl::StatusCode::kNotFound);
   arrive("ar1");

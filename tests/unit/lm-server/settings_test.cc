@@ -43,6 +43,15 @@ TEST(SettingsTest, AcceptsAGoodConfiguration) {
   EXPECT_EQ(settings->preference_levels, 8U);
 }
 
+TEST(SettingsTest, BoundsNodesOfWhichNothingIsKnown) {
+  auto config = good();
+  config.mutable_mobility()->set_new_nodes(1'000'001);
+  EXPECT_THAT(error_of(config), HasSubstr("mobility.new_nodes:"));
+  config = good();
+  config.mutable_mobility()->mutable_new_nodes_window()->set_seconds(25 * 3600);
+  EXPECT_THAT(error_of(config), HasSubstr("mobility.new_nodes_window"));
+}
+
 TEST(SettingsTest, RefusesPoolsThatAreTooShortOrTooLong) {
   auto config = good();
   config.mutable_access_routers(1)->set_pools(0, "2001:db8::/47");

@@ -45,6 +45,15 @@ TEST_F(ArrivalTrackerTest, ReportsOneMnAtMostEveryInterval) {
   EXPECT_TRUE(reports(100, kNd));
 }
 
+TEST_F(ArrivalTrackerTest, WhatWasNotReportedIsWhenItIsHeardAgain) {
+  EXPECT_FALSE(hear(0, kRs).heard_before);
+  tracker_.unreported({0, mn_});
+  const auto again = hear(1, kNd);
+  EXPECT_TRUE(again.report);
+  EXPECT_TRUE(again.heard_before);
+  EXPECT_FALSE(reports(2, kNd));
+}
+
 TEST_F(ArrivalTrackerTest, AStrongerTriggerDoesNotWaitForTheInterval) {
   EXPECT_TRUE(reports(0, kData));
   EXPECT_FALSE(reports(1, kData));

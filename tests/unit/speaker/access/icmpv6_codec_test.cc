@@ -208,6 +208,20 @@ TEST(Icmpv6Codec, GeneralQueryAsksForAnswersWithinAMillisecond) {
   EXPECT_TRUE(packet_of(kGeneralQuery).router_alert);
 }
 
+TEST(Icmpv6Codec, ListenerReportNamesItsGroups) {
+  const Bytes frame = build_listener_report({.link_source = kRouter,
+                                             .link_destination = mac("33:33:00:00:00:16"),
+                                             .source = address("fe80::1"),
+                                             .destination = address("ff02::16")},
+                                            {address("ff02::2"), address("ff02::1:ff00:1")});
+  const Icmpv6Packet packet = packet_of(frame);
+  EXPECT_TRUE(check_listener_report(packet).ok());
+  EXPECT_EQ(Bytes(packet.message.begin() + 4, packet.message.end()), hex(R"(
+    00 00 00 02
+    02 00 00 00  ff 02 00 00 00 00 00 00 00 00 00 00 00 00 00 02
+    02 00 00 00  ff 02 00 00 00 00 00 00 00 00 00 01 ff 00 00 01)"));
+}
+
 TEST(Icmpv6Codec, EchoRequestIsWellFormed) {
   const Bytes frame = build_echo_request(kRouterToMn, 0x1234, 0x0506);
   const Icmpv6Packet packet = packet_of(frame);

@@ -69,6 +69,7 @@ TEST(SpeakerConfigTest, EachErrorNamesTheKeyAndWhatToDo) {
   expect_error(base + "access: {interfaces: [e], link_layer_address: '01:00:00:00:00:00'}\n", "unicast");
   expect_error(base + "access: {interfaces: [e], valid_lifetime: 3h}\n", "access.valid_lifetime");
   expect_error(base + "access: {interfaces: [e], preferred_lifetime: 2h, valid_lifetime: 1h}\n", "is longer than");
+  expect_error(base + "access: {interfaces: [e], stranger_arrivals: 1000001}\n", "access.stranger_arrivals");
   expect_error(base + "access: {interfaces: [e]}\nkernel: {mobile_table: 254}\n", "kernel's own tables");
   expect_error(base + "access: {interfaces: [e]}\nkernel: {mobile_table: 8819}\n", "must differ");
   expect_error(base + "access: {interfaces: [e]}\nkernel: {access_mtu: 1280}\n", "kernel.access_mtu");

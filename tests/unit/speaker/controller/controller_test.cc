@@ -168,6 +168,27 @@ class FakeAccess : public AccessPlane {
   Journal& journal_;
 };
 
+class FakeFilter : public AccessFilter {
+ public:
+  explicit FakeFilter(Journal& journal) : journal_(journal) {}
+  const std::set<PermittedSource>& held() const override { return held_; }
+  absl::Status replace_all(const std::set<PermittedSource>& sources, const TunnelEnds&) override {
+    journal_.push_back(fmt::format("filter {}", sources.size()));
+    return failure;
+  }
+  absl::Status change(const std::vector<PermittedSource>& added, const std::vector<PermittedSource>&) override {
+    for (const auto& s : added) journal_.push_back(fmt::format("let in {} {}", s.interface, s.prefix.to_string()));
+    return failure;
+  }
+  absl::StatusOr<Counters> counters() override { return Counters{}; }
+
+  absl::Status failure;
+
+ private:
+  Journal& journal_;
+  std::set<PermittedSource> held_;
+};
+
 class ControllerTest : public ::testing::Test {
  protected:
   // The AR under test is `self`.
@@ -179,7 +200,7 @@ class ControllerTest : public ::testing::Test {
           injector_ = injector.get();
           return injector;
         },
-        observer_, access_, metrics_);
+        observer_, access_, metrics_, guard_);
     self_ = self;
   }
 
@@ -229,6 +250,7 @@ class ControllerTest : public ::testing::Test {
   FakeInjector* injector_ = nullptr;
   std::string self_;
   std::uint32_t levels_ = 8;
+  SourceGuard* guard_ = nullptr;
   std::unique_ptr<Controller> controller_;
 };
 
@@ -293,6 +315,40 @@ TEST_F(ControllerTest, DeliversBeforeItAcknowledgesAdvertisesAndSendsAnRa) {
                                   "serve 02:00:00:00:00:11 eth2 2001:db8:1000::/64 deprecated"));
   injector_->on_committed(prefix(), 1);
   EXPECT_THAT(take(), ElementsAre("ack ADVERTISED 2001:db8:1000::/64 at 1"));
+}
+
+TEST_F(ControllerTest, AnMnIsLetInBeforeItHearsOfThisAccessRouter) {
+  FakeFilter filter(journal_);
+  SourceGuard guard(io_.get_executor(), {"ar2", std::chrono::hours(1)}, filter, access_, metrics_);
+  guard_ = &guard;
+  start("ar2");
+  snapshot({});
+  EXPECT_THAT(take(), ElementsAre("filter 0"));
+  record(attached("ar2", 20, 0));
+  EXPECT_THAT(take(), ElementsAre("let in eth2 2001:db8:1000::/64", "kernel 2001:db8:1000::/64 deliver eth2",
+                                  "ack DELIVERING 2001:db8:1000::/64",
+                                  "serve 02:00:00:00:00:11 eth2 2001:db8:1000::/64 deprecated"));
+  // All of a commit before any of it is delivered.
+  record(attached("ar2", 22, 0, "2001:db8:3000::/64"), true);
+  record(attached("ar2", 22, 0, kNetwork));
+  const auto both = take();
+  EXPECT_THAT(std::vector(both.begin(), both.begin() + 3),
+              ElementsAre("let in eth2 2001:db8:1000:f00::/56", "let in eth2 2001:db8:3000::/64",
+                          "kernel 2001:db8:3000::/64 deliver eth2"));
+  // Said to the operator.
+  filter.failure = absl::InternalError("nftables: no memory");
+  record(attached("ar2", 23, 0, "2001:db8:2000::/64", "ar2"));
+  EXPECT_EQ(lm_.last_health.access(), "nftables: no memory");
+  controller_.reset();
+}
+
+TEST_F(ControllerTest, StrangersAreThoseOfWhichThereIsNoRecord) {
+  start("ar2");
+  snapshot({attached("ar1", 20, 0)});
+  EXPECT_TRUE(access_.is_known(mn()));
+  EXPECT_FALSE(access_.is_known(*LinkLayerAddress::parse("02:00:00:00:00:99")));
+  access_.on_limited(ArrivalLimit::kStranger);
+  EXPECT_THAT(metrics_.expose(), ::testing::HasSubstr("kedge_speaker_arrivals_limited_total{limit=\"stranger\"} 1"));
 }
 
 TEST_F(ControllerTest, TheUplinkOfARedirectedPrefixGoesThroughItsHomeUntilItIsRelocated) {

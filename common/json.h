@@ -13,7 +13,7 @@
 #include "absl/status/statusor.h"
 #include "google/protobuf/struct.pb.h"
 
-namespace kedge::speaker {
+namespace kedge {
 
 // A value inside a JsonDocument, which must outlive it; or none.
 class Json {
@@ -50,4 +50,4 @@ class JsonDocument {
   std::shared_ptr<google::protobuf::Value> value_;
 };
 
-}  // namespace kedge::speaker
+}  // namespace kedge

@@ -1,10 +1,10 @@
-#include "speaker/frr/json.h"
+#include "common/json.h"
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "google/protobuf/util/json_util.h"
 
-namespace kedge::speaker {
+namespace kedge {
 
 using google::protobuf::Value;
 
@@ -66,4 +66,4 @@ absl::StatusOr<JsonDocument> JsonDocument::parse(std::string_view text) {
   return document;
 }
 
-}  // namespace kedge::speaker
+}  // namespace kedge

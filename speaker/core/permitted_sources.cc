@@ -1,0 +1,139 @@
+#include "speaker/core/permitted_sources.h"
+
+#include <algorithm>
+
+#include "speaker/core/desired.h"
+
+namespace kedge::speaker {
+
+std::optional<PermittedSource> present_source(const v1::Binding& binding, const std::string& self) {
+  // A link that flaps: the AR keeps all that it has for the MN's return.
+  const bool just_left =
+      binding.state() == v1::BINDING_STATE_DETACHED_GRACE && binding.attached_ar().empty() && binding.last_ar() == self;
+  const bool refused = desired(binding, self).forwarding.kind == Forwarding::Kind::kRefuse;
+  if (binding.attached_ar() != self && !just_left && !refused) return std::nullopt;
+  const auto prefix = Ipv6Prefix::parse(binding.prefix());
+  const auto mn = LinkLayerAddress::parse(binding.attachment().link_layer_address());
+  if (!prefix.ok() || !mn.ok()) return std::nullopt;
+  return PermittedSource{binding.attachment().interface(), *mn, *prefix};
+}
+
+void PermittedSources::permit(const PermittedSource& source) {
+  if (!all_.insert(source).second) return;
+  if (removed_.erase(source) == 0) added_.insert(source);
+}
+
+void PermittedSources::prohibit(const PermittedSource& source) {
+  if (all_.erase(source) == 0) return;
+  if (added_.erase(source) == 0) removed_.insert(source);
+}
+
+PermittedSources::Change PermittedSources::take_change() {
+  Change change;
+  change.added.assign(added_.begin(), added_.end());
+  change.removed.assign(removed_.begin(), removed_.end());
+  added_.clear();
+  removed_.clear();
+  return change;
+}
+
+void PermittedSources::adopt(const PermittedSource& source, SteadyTime now) {
+  auto& sources = sources_[source.prefix];
+  if (sources.present == source) return;
+  permit(source);
+  sources.earlier.insert(source);
+  earlier_.emplace(source, now);
+}
+
+void PermittedSources::retire(Sources& sources, SteadyTime now) {
+  if (!sources.present) return;
+  sources.earlier.insert(*sources.present);
+  earlier_.emplace(*sources.present, now);
+  sources.present.reset();
+}
+
+void PermittedSources::set_present(Sources& sources, const PermittedSource& source, SteadyTime now) {
+  if (sources.present == source) return;
+  retire(sources, now);
+  sources.earlier.erase(source);
+  earlier_.erase(source);
+  sources.present = source;
+  permit(source);
+}
+
+void PermittedSources::take(const Ipv6Prefix& prefix, const v1::Binding& binding, SteadyTime now) {
+  const auto present = present_source(binding, self_);
+  auto& sources = sources_[prefix];
+  if (present) {
+    set_present(sources, *present, now);
+  } else if (binding.attached_ar().empty() && binding.state() != v1::BINDING_STATE_DETACHED_GRACE) {
+    return forget(prefix);
+  } else {
+    retire(sources, now);
+  }
+  // The prefix was another MN's.
+  const auto mn = LinkLayerAddress::parse(binding.mn_id());
+  std::vector<PermittedSource> foreign;
+  for (const auto& source : sources.earlier) {
+    if (mn.ok() && source.mn != *mn) foreign.push_back(source);
+  }
+  end_earlier(foreign);
+  const auto left = sources_.find(prefix);
+  if (left != sources_.end() && !left->second.present && left->second.earlier.empty()) sources_.erase(left);
+}
+
+void PermittedSources::forget(const Ipv6Prefix& prefix) {
+  const auto found = sources_.find(prefix);
+  if (found == sources_.end()) return;
+  if (found->second.present) prohibit(*found->second.present);
+  for (const auto& source : found->second.earlier) {
+    prohibit(source);
+    earlier_.erase(source);
+  }
+  sources_.erase(found);
+}
+
+std::vector<Ipv6Prefix> PermittedSources::prefixes() const {
+  std::vector<Ipv6Prefix> prefixes;
+  for (const auto& [prefix, sources] : sources_) prefixes.push_back(prefix);
+  return prefixes;
+}
+
+void PermittedSources::end_earlier(const std::vector<PermittedSource>& over) {
+  for (const auto& source : over) {
+    prohibit(source);
+    earlier_.erase(source);
+    const auto found = sources_.find(source.prefix);
+    if (found == sources_.end()) continue;
+    found->second.earlier.erase(source);
+    if (!found->second.present && found->second.earlier.empty()) sources_.erase(found);
+  }
+}
+
+void PermittedSources::departed(const LinkLayerAddress& mn, const std::string& interface) {
+  std::vector<PermittedSource> over;
+  for (auto it = earlier_.lower_bound({interface, mn, {}}); it != earlier_.end(); ++it) {
+    if (it->first.interface != interface || it->first.mn != mn) break;
+    over.push_back(it->first);
+  }
+  end_earlier(over);
+}
+
+void PermittedSources::link_down(const std::string& interface) {
+  std::vector<PermittedSource> over;
+  for (auto it = earlier_.lower_bound({interface, {}, {}}); it != earlier_.end(); ++it) {
+    if (it->first.interface != interface) break;
+    over.push_back(it->first);
+  }
+  end_earlier(over);
+}
+
+void PermittedSources::expire(SteadyTime now, std::chrono::milliseconds silence, const LastHeard& last_heard) {
+  std::vector<PermittedSource> over;
+  for (const auto& [source, since] : earlier_) {
+    if (std::max(since, last_heard(source.mn).value_or(since)) + silence <= now) over.push_back(source);
+  }
+  end_earlier(over);
+}
+
+}  // namespace kedge::speaker

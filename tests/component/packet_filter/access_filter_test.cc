@@ -1,0 +1,320 @@
+#include "speaker/packet_filter/access_filter.h"
+
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstdio>
+#include <functional>
+#include <memory>
+#include <set>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/component/kernel/topology.h"
+
+namespace kedge::speaker {
+namespace {
+
+using testing::address;
+using testing::connect;
+using ::testing::HasSubstr;
+using testing::Namespace;
+using ::testing::Not;
+using testing::prefix;
+
+constexpr char kMac[] = "02:00:00:00:00:11";
+constexpr char kOtherMac[] = "02:00:00:00:00:22";
+
+PermittedSource source(const std::string& from, const std::string& mac = kMac, const std::string& interface = "acc") {
+  return {interface, *LinkLayerAddress::parse(mac), prefix(from)};
+}
+
+// mn -- acc ar upl -- cn. The access router forwards; whatever the MN's source is, the CN has a way back to it.
+class AccessFilterTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (!testing::can_make_namespaces()) GTEST_SKIP() << "needs root: makes network namespaces";
+    ar_ = std::make_unique<Namespace>("ar");
+    mn_ = std::make_unique<Namespace>("mn");
+    cn_ = std::make_unique<Namespace>("cn");
+    connect(*mn_, "eth", *ar_, "acc");
+    connect(*cn_, "eth", *ar_, "upl");
+    ar_->shell("echo 1 > /proc/sys/net/ipv6/conf/all/forwarding");
+    ar_->shell("ip addr add fe80::a/64 dev acc nodad");
+    ar_->shell("ip addr add 2001:db8:c::1/64 dev upl nodad");
+    ar_->shell("ip -6 route add 2001:db8:d::/48 dev acc");
+    cn_->shell("ip addr add 2001:db8:c::2/64 dev eth nodad");
+    cn_->shell("ip -6 route add default via 2001:db8:c::1");
+    mn_->shell("ip link set eth address " + std::string(kMac));
+    mn_->shell("ip addr add fe80::11/64 dev eth nodad");
+    mn_->shell("ip -6 route add default via fe80::a dev eth");
+    // Neighbours are known, so that what is not answered below was dropped.
+    EXPECT_TRUE(testing::eventually([&] { return mn_->try_shell("ping -n -c 1 -W 1 fe80::a%eth"); }));
+    EXPECT_TRUE(testing::eventually([&] { return cn_->try_shell("ping -n -c 1 -W 1 2001:db8:c::1"); }));
+  }
+
+  void make(std::vector<std::string> interfaces = {"acc"}) {
+    ar_->run([&] {
+      auto made = make_access_filter({std::move(interfaces)});
+      ASSERT_TRUE(made.ok()) << made.status();
+      filter_ = *std::move(made);
+    });
+  }
+  void replace_all(const std::set<PermittedSource>& sources, const TunnelEnds& tunnels = {}) {
+    ar_->run([&] {
+      const auto status = filter_->replace_all(sources, tunnels);
+      ASSERT_TRUE(status.ok()) << status;
+    });
+  }
+  absl::Status change(const std::vector<PermittedSource>& added, const std::vector<PermittedSource>& removed) {
+    return ar_->run([&] { return filter_->change(added, removed); });
+  }
+  AccessFilter::Counters counters() {
+    return ar_->run([&] {
+      const auto counters = filter_->counters();
+      EXPECT_TRUE(counters.ok()) << counters.status();
+      return counters.value_or(AccessFilter::Counters{});
+    });
+  }
+  // The MN gets an answer from the CN with this source.
+  bool passes(const std::string& from) {
+    return testing::eventually([&] { return !drops(from); });
+  }
+  // One packet.
+  bool drops(const std::string& from) {
+    mn_->shell("ip addr replace " + from + "/128 dev eth nodad");
+    return !mn_->try_shell("ping -n -c 1 -W 1 -I " + from + " 2001:db8:c::2");
+  }
+  std::string table() { return ar_->shell("nft list table inet kedge_access"); }
+
+  std::unique_ptr<Namespace> ar_;
+  std::unique_ptr<Namespace> mn_;
+  std::unique_ptr<Namespace> cn_;
+  std::unique_ptr<AccessFilter> filter_;
+};
+
+TEST_F(AccessFilterTest, NobodyGetsInUntilSomebodyIsPermitted) {
+  EXPECT_TRUE(passes("2001:db8:d:1::11"));
+  make();
+  EXPECT_TRUE(drops("2001:db8:d:1::11"));
+  EXPECT_GE(counters().foreign_sources, 1U);
+}
+
+TEST_F(AccessFilterTest, AnMnSendsFromItsOwnPrefixAndFromNoOther) {
+  make();
+  replace_all({source("2001:db8:d:1::/64")});
+  EXPECT_TRUE(passes("2001:db8:d:1::11"));
+  EXPECT_TRUE(passes("2001:db8:d:1:ffff::1"));
+  const auto before = counters().foreign_sources;
+  EXPECT_TRUE(drops("2001:db8:d:2::11"));
+  EXPECT_TRUE(drops("2001:db8:c::3"));
+  EXPECT_EQ(counters().foreign_sources, before + 2);
+}
+
+TEST_F(AccessFilterTest, AnotherMnOnTheSameLinkDoesNotGetInWithItsNeighboursPrefix) {
+  make();
+  replace_all({source("2001:db8:d:1::/64"), source("2001:db8:d:2::/64", kOtherMac)});
+  mn_->shell("ip link set eth address " + std::string(kOtherMac));
+  EXPECT_TRUE(drops("2001:db8:d:1::11"));
+  EXPECT_TRUE(passes("2001:db8:d:2::11"));
+}
+
+TEST_F(AccessFilterTest, TheSamePrefixDoesNotGetInByAnotherInterface) {
+  make({"acc", "acc2"});
+  replace_all({source("2001:db8:d:1::/64", kMac, "acc2")});
+  EXPECT_TRUE(drops("2001:db8:d:1::11"));
+}
+
+TEST_F(AccessFilterTest, LinkLocalSourcesGetInFromThoseThatHaveAnyOther) {
+  make();
+  const auto reaches = [&] { return mn_->try_shell("ping -n -c 1 -W 1 -I fe80::11%eth fe80::a"); };
+  EXPECT_FALSE(reaches());
+  EXPECT_EQ(counters().foreign_sources, 0U);
+  ASSERT_TRUE(change({source("2001:db8:d:1::/64"), source("2001:db8:d:f00::/56")}, {}).ok());
+  EXPECT_TRUE(testing::eventually(reaches));
+  ASSERT_TRUE(change({}, {source("2001:db8:d:1::/64")}).ok());
+  EXPECT_TRUE(testing::eventually(reaches));
+  ASSERT_TRUE(change({}, {source("2001:db8:d:f00::/56")}).ok());
+  EXPECT_FALSE(reaches());
+}
+
+TEST_F(AccessFilterTest, StrangersTakeNoRoomInTheNeighbourTable) {
+  make();
+  replace_all({source("2001:db8:d:1::/64")});
+  mn_->shell("ip link set eth address " + std::string(kOtherMac));
+  mn_->shell("ip addr add fe80::22/64 dev eth nodad");
+  // A solicitation with a source link-layer address.
+  mn_->shell("ip -6 neigh flush dev eth");
+  EXPECT_FALSE(mn_->try_shell("ping -n -c 1 -W 1 -I fe80::22%eth fe80::a"));
+  EXPECT_THAT(ar_->shell("ip -6 neigh show dev acc"), Not(HasSubstr("fe80::22")));
+}
+
+TEST_F(AccessFilterTest, WhatComesFromTheCoreIsNotAsked) {
+  make();
+  replace_all({source("2001:db8:d:1::/64")});
+  mn_->shell("ip addr add 2001:db8:d:1::11/128 dev eth nodad");
+  EXPECT_TRUE(testing::eventually([&] { return cn_->try_shell("ping -n -c 1 -W 1 2001:db8:d:1::11"); }));
+}
+
+TEST_F(AccessFilterTest, NetworksOfMobileRoutersHaveTheirOwnLengths) {
+  make();
+  replace_all({source("2001:db8:d:1::/64")});
+  EXPECT_TRUE(drops("2001:db8:d:f42::1"));
+  ASSERT_TRUE(change({source("2001:db8:d:f00::/56"), source("2001:db8:d:8000::/49")}, {}).ok());
+  EXPECT_TRUE(passes("2001:db8:d:f42::1"));
+  EXPECT_TRUE(passes("2001:db8:d:8fff::1"));
+  EXPECT_TRUE(drops("2001:db8:d:e42::1"));
+  EXPECT_TRUE(passes("2001:db8:d:1::11"));
+  ASSERT_TRUE(change({}, {source("2001:db8:d:f00::/56")}).ok());
+  EXPECT_TRUE(drops("2001:db8:d:f42::1"));
+  ASSERT_TRUE(change({source("2001:db8:d:f00::/56")}, {}).ok());
+  EXPECT_TRUE(passes("2001:db8:d:f42::1"));
+}
+
+TEST_F(AccessFilterTest, SegmentIdentifiersAreForOtherAccessRoutersOnly) {
+  ar_->shell("ip addr add 2001:db8:a1::d/128 dev lo");
+  cn_->shell("ip addr add 2001:db8:a2::1/128 dev lo");
+  ar_->shell("ip -6 route add 2001:db8:a2::/64 via 2001:db8:c::2");
+  make();
+  const auto reaches = [&](const std::string& from) {
+    return cn_->try_shell("ping -n -c 1 -W 1 -I " + from + " 2001:db8:a1::d");
+  };
+  EXPECT_TRUE(reaches("2001:db8:c::2"));
+  replace_all({source("2001:db8:d:1::/64")}, {{address("2001:db8:a1::d")}, {address("2001:db8:a2::1")}});
+  EXPECT_FALSE(reaches("2001:db8:c::2"));
+  EXPECT_TRUE(reaches("2001:db8:a2::1"));
+  EXPECT_EQ(counters().foreign_tunnels, 1U);
+  // Not from the access link, whatever the source.
+  mn_->shell("ip addr add 2001:db8:d:1::11/128 dev eth nodad");
+  EXPECT_FALSE(mn_->try_shell("ping -n -c 1 -W 1 -I 2001:db8:d:1::11 2001:db8:a1::d"));
+  mn_->shell("ip addr add 2001:db8:a2::1/128 dev eth nodad");
+  EXPECT_FALSE(mn_->try_shell("ping -n -c 1 -W 1 -I 2001:db8:a2::1 2001:db8:a1::d"));
+  EXPECT_EQ(counters().foreign_tunnels, 3U);
+}
+
+TEST_F(AccessFilterTest, ANewRunBeginsWithWhatTheLastOneHasLeft) {
+  make();
+  const std::set<PermittedSource> sources = {source("2001:db8:d:1::/64"), source("2001:db8:d:f00::/56", kOtherMac)};
+  replace_all(sources, {{address("2001:db8:a1::d")}, {address("2001:db8:a2::1")}});
+  const auto before = table();
+  filter_.reset();
+  EXPECT_TRUE(passes("2001:db8:d:1::11"));
+  make();
+  EXPECT_EQ(filter_->held(), sources);
+  EXPECT_TRUE(passes("2001:db8:d:1::11"));
+  EXPECT_THAT(table(), HasSubstr("2001:db8:a2::1"));
+  EXPECT_THAT(table(), HasSubstr("2001:db8:a1::d"));
+}
+
+TEST_F(AccessFilterTest, NoPacketIsLostWhileAllIsReplaced) {
+  make();
+  replace_all({source("2001:db8:d:1::/64")});
+  mn_->shell("ip addr add 2001:db8:d:1::11/128 dev eth nodad");
+  const int receiver = testing::udp_receiver(*cn_, 4000);
+  const int sender = testing::udp_sender(*mn_, "2001:db8:c::2", 4000);
+  std::atomic<bool> stop = false;
+  std::atomic<int> sent = 0;
+  std::thread stream([&] {
+    while (!stop) {
+      sent += ::send(sender, "x", 1, 0) == 1 ? 1 : 0;
+      std::this_thread::sleep_for(std::chrono::microseconds(50));
+    }
+  });
+  for (int i = 0; i < 50; ++i) replace_all({source("2001:db8:d:1::/64"), source("2001:db8:d:2::/64")});
+  stop = true;
+  stream.join();
+  int received = 0;
+  while (received < sent && testing::receive_hop_limit(receiver) > 0) ++received;
+  ::close(sender);
+  ::close(receiver);
+  EXPECT_EQ(received, sent);
+  EXPECT_EQ(counters().foreign_sources, 0U);
+}
+
+TEST_F(AccessFilterTest, TellsThatSomebodyHasRemovedIt) {
+  make();
+  replace_all({source("2001:db8:d:1::/64")});
+  ar_->shell("nft flush ruleset");
+  ar_->run([&] { EXPECT_EQ(filter_->counters().status().code(), absl::StatusCode::kNotFound); });
+  EXPECT_FALSE(change({source("2001:db8:d:2::/64")}, {}).ok());
+  replace_all({source("2001:db8:d:1::/64")});
+  EXPECT_TRUE(drops("2001:db8:d:2::11"));
+  ar_->shell("nft flush chain inet kedge_access prerouting");
+  ar_->run([&] { EXPECT_EQ(filter_->counters().status().code(), absl::StatusCode::kNotFound); });
+}
+
+TEST_F(AccessFilterTest, AChangeThatCannotBeMadeChangesNothing) {
+  make();
+  replace_all({source("2001:db8:d:1::/64")});
+  // What is not there cannot be removed.
+  EXPECT_FALSE(change({source("2001:db8:d:2::/64")}, {source("2001:db8:d:9::/64")}).ok());
+  EXPECT_TRUE(drops("2001:db8:d:2::11"));
+  EXPECT_TRUE(passes("2001:db8:d:1::11"));
+}
+
+TEST_F(AccessFilterTest, RemovalLeavesNothingAndOthersTablesAlone) {
+  ar_->shell("nft add table inet operator");
+  make();
+  EXPECT_TRUE(ar_->run([] { return remove_access_filter(); }).ok());
+  EXPECT_THAT(ar_->shell("nft list tables"), Not(HasSubstr("kedge")));
+  EXPECT_THAT(ar_->shell("nft list tables"), HasSubstr("operator"));
+  EXPECT_TRUE(ar_->run([] { return remove_access_filter(); }).ok());
+  EXPECT_TRUE(passes("2001:db8:d:2::11"));
+}
+
+TEST_F(AccessFilterTest, RefusesNamesThatNftWouldTakeForSomethingElse) {
+  for (const std::string name : {"eth*", "a\"b", "a b", "a;b", ""}) {
+    const auto status = ar_->run([&] { return make_access_filter({{name}}).status(); });
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << name;
+  }
+}
+
+// Run with --gtest_also_run_disabled_tests: prints how long changes take with 10,000 MNs. docs/forwarding.md has them.
+TEST_F(AccessFilterTest, DISABLED_TimesWithTenThousandSources) {
+  make();
+  std::set<PermittedSource> sources;
+  const auto nth = [](int i) {
+    char mac[18];
+    std::snprintf(mac, sizeof mac, "02:00:00:01:%02x:%02x", i >> 8, i & 0xFF);
+    char text[32];
+    std::snprintf(text, sizeof text, "2001:db8:d:%x::/64", i);
+    return source(text, mac);
+  };
+  for (int i = 0; i < 10'000; ++i) sources.insert(nth(i));
+  const auto time = [&](const char* what, int count, const std::function<void()>& action) {
+    const auto begin = std::chrono::steady_clock::now();
+    action();
+    const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - begin;
+    std::printf("%s: %.3f ms each, %.1f ms in all\n", what, took.count() / count, took.count());
+  };
+  time("10,000 at once", 1, [&] { replace_all(sources); });
+  time("the same in place of them", 1, [&] { replace_all(sources); });
+  time("one more, 500 times", 500, [&] {
+    for (int i = 10'000; i < 10'500; ++i) ASSERT_TRUE(change({nth(i)}, {}).ok());
+  });
+  time("one less, 500 times", 500, [&] {
+    for (int i = 10'000; i < 10'500; ++i) ASSERT_TRUE(change({}, {nth(i)}).ok());
+  });
+  time("500 more at once", 1, [&] {
+    std::vector<PermittedSource> more;
+    for (int i = 10'000; i < 10'500; ++i) more.push_back(nth(i));
+    ASSERT_TRUE(change(more, {}).ok());
+  });
+  time("500 less at once", 1, [&] {
+    std::vector<PermittedSource> less;
+    for (int i = 10'000; i < 10'500; ++i) less.push_back(nth(i));
+    ASSERT_TRUE(change({}, less).ok());
+  });
+  time("counters", 1, [&] { counters(); });
+  filter_.reset();
+  time("a new run", 1, [&] { make(); });
+}
+
+}  // namespace
+}  // namespace kedge::speaker
