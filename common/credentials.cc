@@ -117,19 +117,13 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> make_channel(const std::string& a
   return grpc::CreateCustomChannel(address, channel_credentials(security), arguments);
 }
 
-absl::Status add_listening_port(grpc::ServerBuilder& builder, const std::string& address,
-                                const TransportSecurity& security, int* bound_port) {
+absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> make_server_credentials(const std::string& listen,
+                                                                                 const TransportSecurity& security) {
   if (const auto own = check_transport_security(security); !own.ok()) return own.status();
   if (security.insecure_plaintext) {
-    log_warning("insecure_plaintext", "listen", address, "effect", "anyone who reaches this port can move any prefix");
+    log_warning("insecure_plaintext", "listen", listen, "effect", "anyone who reaches this port can move any prefix");
   }
-  builder.AddListeningPort(address, server_credentials(security), bound_port);
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 10'000);
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 5'000);
-  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 5'000);
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
-  return absl::OkStatus();
+  return server_credentials(security);
 }
 
 }  // namespace kedge

@@ -11,7 +11,7 @@
 #include "absl/status/statusor.h"
 #include "common/certificate.h"
 #include "grpcpp/channel.h"
-#include "grpcpp/server_builder.h"
+#include "grpcpp/security/server_credentials.h"
 #include "kedge/v1/config.pb.h"
 
 namespace kedge {
@@ -36,9 +36,9 @@ absl::StatusOr<std::optional<Certificate>> check_transport_security(const Transp
 absl::StatusOr<std::shared_ptr<grpc::Channel>> make_channel(const std::string& address,
                                                             const TransportSecurity& security);
 
-// Adds a listening port; `*bound_port` is set when the server starts (port 0 asks for a free one). With TLS no client
-// without a certificate of the authority gets past the handshake. Errors are those of check_tls_files.
-absl::Status add_listening_port(grpc::ServerBuilder& builder, const std::string& address,
-                                const TransportSecurity& security, int* bound_port);
+// What a server's connections are protected by. With TLS no client without a certificate of the authority gets past the
+// handshake. `listen` is for the warning that plaintext gets. Errors are those of check_tls_files.
+absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> make_server_credentials(const std::string& listen,
+                                                                                 const TransportSecurity& security);
 
 }  // namespace kedge

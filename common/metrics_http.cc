@@ -1,14 +1,14 @@
 #include "common/metrics_http.h"
 
 #include <chrono>
-#include <cstdint>
 #include <utility>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "boost/asio/ip/tcp.hpp"
 #include "boost/beast/core.hpp"
 #include "boost/beast/http.hpp"
+#include "common/endpoint.h"
+#include "common/status.h"
 
 namespace kedge {
 namespace {
@@ -19,22 +19,6 @@ using boost::asio::ip::tcp;
 
 constexpr auto kPatience = std::chrono::seconds(10);
 constexpr std::size_t kLargestRequest = 8192;
-
-absl::StatusOr<tcp::endpoint> parse_endpoint(const std::string& listen) {
-  const auto colon = listen.rfind(':');
-  std::uint32_t port = 0;
-  boost::system::error_code error = boost::asio::error::invalid_argument;
-  boost::asio::ip::address address;
-  if (colon != std::string::npos && absl::SimpleAtoi(listen.substr(colon + 1), &port) && port <= 65535) {
-    std::string host = listen.substr(0, colon);
-    if (host.size() > 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
-    address = boost::asio::ip::make_address(host, error);
-  }
-  if (error) {
-    return absl::InvalidArgumentError(absl::StrCat("metrics.listen: \"", listen, "\" is not \"[address]:port\""));
-  }
-  return tcp::endpoint(address, static_cast<std::uint16_t>(port));
-}
 
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
@@ -116,7 +100,7 @@ class Listener : public MetricsServer {
 absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::start(boost::asio::io_context& io,
                                                                     const std::string& listen, const Metrics& metrics) {
   const auto endpoint = parse_endpoint(listen);
-  if (!endpoint.ok()) return endpoint.status();
+  if (!endpoint.ok()) return annotate(endpoint.status(), "metrics.listen");
   auto listener = std::make_unique<Listener>(io, metrics);
   if (const auto error = listener->listen(*endpoint)) {
     return absl::UnavailableError(absl::StrCat("metrics.listen: cannot listen on ", listen, ": ", error.message()));

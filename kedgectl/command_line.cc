@@ -25,6 +25,7 @@ constexpr const char* kExamples = R"(Examples:
   kedgectl policy set --mn 02:00:00:00:00:11 mode=redirect
   kedgectl node drain ar1                      no new mobile nodes there, and its anchors move away
   kedgectl backup /var/backups/kedge-lm        for kedge-lm --restore
+  kedgectl doctor                              what is wrong on this access router, or on the LM's host
   kedgectl pki issue speaker/ar1               a certificate for an access router
   kedgectl -o json bindings | jq -r '.bindings[].prefix'
 
@@ -109,6 +110,12 @@ constexpr const char* kAuditExamples = R"(Examples:
 
 )";
 
+constexpr const char* kDoctorExamples = R"(Examples:
+  kedgectl doctor                              as root: the packet filter and FRR's sockets are looked at too
+  kedgectl doctor -o json | jq -r '.findings[] | select(.result == "RESULT_PROBLEM") | .text'
+
+)";
+
 constexpr const char* kBackupExamples = R"(Examples:
   kedgectl backup /var/backups/kedge-lm-$(date +%F)
   kedgectl backup - | ssh vault 'cat >kedge-lm'
@@ -120,7 +127,7 @@ constexpr const char* kExitCodes =
 
 Exit codes:
   0    done
-  1    the server refused or failed, or standard output cannot be written
+  1    the server refused or failed, doctor found a problem, or standard output cannot be written
   2    mistake on the command line
   3    the server cannot be reached, or went away during watch
   4    not found
@@ -214,6 +221,7 @@ class Parser {
     if (frr_config_app_->parsed()) line_.command = frr_config_;
     if (ipsec_config_app_->parsed()) line_.command = ipsec_config_;
     if (station_app_->parsed()) line_.command = station_;
+    if (doctor_app_->parsed()) line_.command = read_doctor();
     if (backup_app_->parsed()) line_.command = backup_;
     if (audit_app_->parsed()) line_.command = audit_;
     return line_;
@@ -454,6 +462,24 @@ class Parser {
         ->type_name("TIME");
   }
 
+  DoctorCommand read_doctor() const {
+    DoctorCommand command = doctor_;
+    command.speaker_named = doctor_app_->count("--speaker-config") > 0;
+    command.lm_named = doctor_app_->count("--lm-config") > 0;
+    return command;
+  }
+
+  void add_doctor() {
+    doctor_app_ =
+        add_command("doctor", "What is wrong on this host, and what to do; 1 when there is a problem", kDoctorExamples);
+    doctor_app_->add_option("--speaker-config", doctor_.speaker_config, "The speaker's configuration file")
+        ->type_name("FILE")
+        ->capture_default_str();
+    doctor_app_->add_option("--lm-config", doctor_.lm_config, "The LM's configuration file")
+        ->type_name("FILE")
+        ->capture_default_str();
+  }
+
   void add_backup() {
     backup_app_ =
         add_command("backup", "Write the server's store into a file, for kedge-lm --restore", kBackupExamples);
@@ -518,6 +544,7 @@ class Parser {
     add_ipsec_config();
     add_station();
     add_backup();
+    add_doctor();
     add_command("status", "The server's state in a few lines", "");
     nodes_app_ = add_command("nodes", "Access routers, their speakers' health and load", "");
 
@@ -553,6 +580,7 @@ class Parser {
   CLI::App app_{"kedgectl: look at a Kedge location management server, and tell it what to do", "kedgectl"};
   CLI::App* nodes_app_ = nullptr;
   CLI::App* backup_app_ = nullptr;
+  CLI::App* doctor_app_ = nullptr;
   CLI::App* policy_list_ = nullptr;
   CLI::App* policy_show_ = nullptr;
   CLI::App* policy_set_ = nullptr;
@@ -574,6 +602,7 @@ class Parser {
   FrrConfigCommand frr_config_;
   IpsecConfigCommand ipsec_config_;
   StationCommand station_;
+  DoctorCommand doctor_;
   std::string authority_ = "kedge-authority";
   std::string name_ = "Kedge";
   std::string identity_;
@@ -613,7 +642,7 @@ std::variant<CommandLine, Message> parse_command_line(std::vector<std::string> a
   } catch (const CLI::ParseError& error) {
     const bool none = error.get_name() == "RequiredError" && !parser.has_command();
     const std::string what = none ? "a command is needed: status, nodes, bindings, binding, watch, policy, node, "
-                                    "detach, audit, backup, pki, frr-config, ipsec-config or station"
+                                    "detach, audit, backup, doctor, pki, frr-config, ipsec-config or station"
                                   : error.what();
     return Message{ExitCode::kUsage, fmt::format("kedgectl: {}\nSee kedgectl --help.\n", what)};
   }

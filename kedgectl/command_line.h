@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kedge/v1/admin.pb.h"
+#include "kedgectl/doctor.h"
 #include "kedgectl/exit_code.h"
 #include "kedgectl/frr_config.h"
 #include "kedgectl/ipsec_config.h"
@@ -83,7 +84,7 @@ struct BackupCommand {
 using Command =
     std::variant<StatusCommand, NodesCommand, BindingsCommand, BindingCommand, WatchCommand, PolicyListCommand,
                  PolicyShowCommand, PolicySetCommand, PolicyDeleteCommand, DrainCommand, DetachCommand, BackupCommand,
-                 AuditCommand, PkiCommand, FrrConfigCommand, IpsecConfigCommand, StationCommand>;
+                 AuditCommand, PkiCommand, FrrConfigCommand, IpsecConfigCommand, StationCommand, DoctorCommand>;
 
 struct CommandLine {
   GlobalOptions global;

@@ -5,7 +5,7 @@ namespace kedge::kedgectl {
 
 enum class ExitCode : int {
   kOk = 0,
-  // The server refused the request or failed; or standard output cannot be written.
+  // The server refused the request or failed; doctor found a problem; or standard output cannot be written.
   kFailed = 1,
   kUsage = 2,
   // No server answers at the address, or it went away.

@@ -32,6 +32,7 @@ struct Runner {
   ExitCode operator()(const FrrConfigCommand& command) const { return run_frr_config(session, command); }
   ExitCode operator()(const IpsecConfigCommand& command) const { return run_ipsec_config(session, command); }
   ExitCode operator()(const StationCommand& command) const { return run_station(session, command); }
+  ExitCode operator()(const DoctorCommand& command) const { return run_doctor(session, command); }
   ExitCode operator()(const BackupCommand& command) const { return run_backup(session, command); }
 };
 
@@ -52,6 +53,7 @@ ExitCode run(std::vector<std::string> arguments, std::ostream& out, std::ostream
   if (const auto* frr = std::get_if<FrrConfigCommand>(&line.command)) return run_frr_config(terminal, *frr);
   if (const auto* station = std::get_if<StationCommand>(&line.command)) return run_station(terminal, *station);
   if (const auto* ipsec = std::get_if<IpsecConfigCommand>(&line.command)) return run_ipsec_config(terminal, *ipsec);
+  if (const auto* doctor = std::get_if<DoctorCommand>(&line.command)) return run_doctor(terminal, *doctor);
 
   const auto channel = make_channel(options.server, {options.insecure_plaintext,
                                                      {options.tls + "/ca.pem", options.tls + "/certificate.pem",

@@ -15,7 +15,7 @@ struct StationCommand {
   enum class Action { kAuthorize, kRevoke, kList };
   Action action = Action::kList;
   // The speaker's access.authenticator_socket.
-  std::string socket = "/run/kedge/authenticator.sock";
+  std::string socket = "/run/kedge-speaker/authenticator.sock";
   std::string interface;
   std::string link_layer_address;
   std::string identity;

@@ -20,14 +20,17 @@
 #include "common/config.h"
 #include "common/credentials.h"
 #include "common/daemon.h"
+#include "common/doctor.h"
 #include "common/log.h"
 #include "common/metrics.h"
 #include "common/metrics_http.h"
+#include "common/privileges.h"
 #include "common/status.h"
 #include "common/time.h"
 #include "google/protobuf/util/time_util.h"
 #include "kedge/v1/config.pb.h"
 #include "lm-server/core/settings.h"
+#include "lm-server/doctor/doctor.h"
 #include "lm-server/service/admission.h"
 #include "lm-server/service/engine.h"
 #include "lm-server/service/server.h"
@@ -97,8 +100,22 @@ void apply_revocations(const TransportSecurity& security, Server& server, Engine
   engine.close_revoked_sessions();
 }
 
+int run_doctor(const std::string& path, const absl::StatusOr<Configuration>& configuration) {
+  set_log_level(LogLevel::kError);
+  Doctor doctor("kedge-lm");
+  if (configuration.ok()) {
+    doctor.ok("configuration", path);
+    examine(configuration->config, doctor);
+  } else {
+    doctor.problem("configuration", std::string(configuration.status().message()), "mend it");
+  }
+  std::printf("%s\n", doctor.to_json().c_str());
+  return kExitOk;
+}
+
 int run(const std::string& path, const Configuration& configuration) {
   const auto& config = configuration.config;
+  warn_of_excess({});
   auto store = RocksDbStore::open(config.data_directory());
   if (!store.ok()) return fail(store.status(), kExitRuntimeError);
 
@@ -116,7 +133,8 @@ int run(const std::string& path, const Configuration& configuration) {
   if (const auto own = check_transport_security(security); !own.ok()) {
     return fail(annotate(own.status(), path + ": tls"), kExitBadConfiguration);
   }
-  auto server = Server::start(io, engine, config.listen(), security, make_denial_recorder(io, metrics, engine));
+  auto server = Server::start(io, engine, config.listen(), security, make_denial_recorder(io, metrics, engine),
+                              configuration.settings.limits);
   if (!server.ok()) return fail(server.status(), kExitRuntimeError);
   CertificateMonitor certificate(io, security, metrics);
   apply_revocations(security, **server, engine);
@@ -177,6 +195,9 @@ int main(int argc, char** argv) {
   bool check = false;
   app.add_option("--config", path, "Configuration file (YAML)")->required();
   app.add_flag("--check", check, "Check the configuration and exit");
+  bool doctor = false;
+  app.add_flag("--doctor", doctor,
+               "Look at all that the LM relies on, print findings as JSON, and exit (kedgectl doctor)");
   std::string backup;
   bool force = false;
   auto* restores =
@@ -191,6 +212,7 @@ int main(int argc, char** argv) {
     return app.exit(error) == 0 ? kExitOk : kExitBadConfiguration;
   }
   const auto configuration = read_configuration(path);
+  if (doctor) return run_doctor(path, configuration);
   if (!configuration.ok()) return fail(configuration.status(), kExitBadConfiguration);
   if (check) {
     const auto& config = configuration->config;

@@ -133,7 +133,7 @@ void check_access(v1::AccessConfig* config, Checker& check, AccessPlaneConfig* o
   out->arrivals = {config->node_arrivals(), config->known_arrivals(), config->stranger_arrivals()};
 }
 
-void check_frr(v1::FrrConfig* config, Checker& check) {
+void check_frr(v1::FrrConfig* config, Checker& check, NorthboundGuardConfig* out) {
   if (config->northbound().empty()) config->set_northbound("127.0.0.1:50051");
   const auto northbound = parse_northbound(config->northbound());
   check.require(northbound.ok(), "frr.northbound", std::string(northbound.status().message()));
@@ -141,6 +141,10 @@ void check_frr(v1::FrrConfig* config, Checker& check) {
   config->set_local_preference_base(with_default(config->local_preference_base(), 100));
   check.require(config->local_preference_base() <= 4'000'000'000, "frr.local_preference_base",
                 "at most 4000000000 is possible");
+  if (!config->has_close_northbound()) config->set_close_northbound(true);
+  out->port = northbound.ok() ? northbound->port() : 0;
+  out->close = config->close_northbound();
+  out->accept_open = config->insecure_open_northbound();
 }
 
 void check_kernel(v1::KernelConfig* config, Checker& check, ForwardingPlaneConfig* out) {
@@ -194,7 +198,7 @@ absl::StatusOr<Settings> make_settings(v1::SpeakerConfig config, const std::stri
                 "give the LM's address and port, for example \"[2001:db8::1]:8818\"");
   kedge::apply_defaults(*config.mutable_lm()->mutable_tls());
   check_access(config.mutable_access(), check, &settings.access);
-  check_frr(config.mutable_frr(), check);
+  check_frr(config.mutable_frr(), check, &settings.northbound);
   check_kernel(config.mutable_kernel(), check, &settings.forwarding);
   if (config.log().level().empty()) config.mutable_log()->set_level("info");
   static constexpr std::string_view kLevels[] = {"trace", "debug", "info", "warning", "error"};

@@ -9,6 +9,7 @@
 #include "speaker/frr/anchoring_plane.h"
 #include "speaker/kernel/forwarding_plane.h"
 #include "speaker/packet_filter/access_filter.h"
+#include "speaker/packet_filter/northbound_guard.h"
 
 namespace kedge::speaker {
 
@@ -19,6 +20,7 @@ struct Settings {
   ForwardingPlaneConfig forwarding;
   BestPathObserverConfig best_path;
   AccessFilterConfig access_filter;
+  NorthboundGuardConfig northbound;
 };
 
 // Reads a file. Errors name the file, the key and what to do.

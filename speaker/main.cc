@@ -1,6 +1,7 @@
 // kedge-speaker: the agent beside FRR on an access router.
 //
-// The wiring, producer -> consumer, all on one executor:
+// FRR's northbound port is closed to others first (packet_filter/). Then the wiring, producer -> consumer, all on one
+// executor:
 //   access plane   -- arrivals, departures --> controller -- Attach, Detach --> LM
 //                  (through the authenticating access plane, which knows for whom an authenticator vouches)
 //   LM             -- snapshot, records    --> controller -- routes --> forwarding plane (kernel)
@@ -13,6 +14,8 @@
 //
 // SIGHUP reads log.level anew.
 // Exit codes: 0 ended by SIGTERM or SIGINT, 1 failed while running, 2 wrong usage or configuration.
+
+#include <linux/capability.h>
 
 #include <chrono>
 #include <csignal>
@@ -28,14 +31,17 @@
 #include "common/certificate_monitor.h"
 #include "common/credentials.h"
 #include "common/daemon.h"
+#include "common/doctor.h"
 #include "common/log.h"
 #include "common/metrics.h"
 #include "common/metrics_http.h"
+#include "common/privileges.h"
 #include "common/status.h"
 #include "speaker/authenticator/authenticating_access_plane.h"
 #include "speaker/authenticator/authenticator_server.h"
 #include "speaker/config.h"
 #include "speaker/controller/controller.h"
+#include "speaker/doctor/doctor.h"
 
 namespace {
 
@@ -44,6 +50,15 @@ using namespace kedge;
 int failed(std::string_view what, const absl::Status& status) {
   log_error(what, "error", status.ToString());
   return kExitRuntimeError;
+}
+
+// While staticd listens there the port stays closed.
+int purge_northbound(const speaker::NorthboundGuardConfig& config) {
+  if (!config.close) return kExitOk;
+  const auto status = speaker::open_northbound(config.port);
+  if (!absl::IsFailedPrecondition(status)) return status.ok() ? kExitOk : failed("purge_failed", status);
+  log_warning("northbound_left_closed", "text", std::string(status.message()));
+  return kExitOk;
 }
 
 std::uint64_t random_number() {
@@ -64,6 +79,19 @@ void reload_log_level(const std::string& path) {
   log_info("reloaded", "log_level", settings->config.log().level());
 }
 
+int run_doctor(const std::string& path, const absl::StatusOr<speaker::Settings>& settings) {
+  set_log_level(LogLevel::kError);
+  Doctor doctor("kedge-speaker");
+  if (settings.ok()) {
+    doctor.ok("configuration", path);
+    speaker::examine(*settings, doctor);
+  } else {
+    doctor.problem("configuration", std::string(settings.status().message()), "mend it");
+  }
+  std::cout << doctor.to_json() << "\n";
+  return kExitOk;
+}
+
 int run(const std::string& path, const speaker::Settings& settings) {
   const auto& config = settings.config;
   // Never destroyed: calls that are under way when the process ends still post to it from gRPC's threads.
@@ -71,6 +99,9 @@ int run(const std::string& path, const speaker::Settings& settings) {
   const auto executor = io.get_executor();
   Metrics metrics;
 
+  // Before all else: whoever reaches the port while it is open can configure staticd.
+  const auto northbound = speaker::guard_northbound(executor, settings.northbound, metrics);
+  if (!northbound.ok()) return failed("northbound_open", northbound.status());
   std::unique_ptr<MetricsServer> metrics_server;
   if (!config.metrics().listen().empty()) {
     auto server = MetricsServer::start(io, config.metrics().listen(), metrics);
@@ -81,6 +112,9 @@ int run(const std::string& path, const speaker::Settings& settings) {
   if (!forwarding.ok()) return failed("forwarding_plane_failed", forwarding.status());
   auto access = speaker::make_access_plane(executor, settings.access);
   if (!access.ok()) return failed("access_plane_failed", access.status());
+  // Needed only to load the frame filter. Before any thread is started.
+  if (const auto status = drop_capabilities({CAP_BPF}); !status.ok()) return failed("privileges_kept", status);
+  warn_of_excess({CAP_NET_ADMIN, CAP_NET_RAW});
   speaker::AuthenticatingAccessPlane authenticating(executor, settings.access.interfaces, *std::move(access));
   std::unique_ptr<speaker::AccessFilter> filter;
   std::unique_ptr<speaker::SourceGuard> guard;
@@ -91,7 +125,8 @@ int run(const std::string& path, const speaker::Settings& settings) {
     }
     filter = *std::move(made);
     guard = std::make_unique<speaker::SourceGuard>(
-        executor, speaker::SourceGuard::Config{config.name(), silence(settings.access)}, *filter, authenticating, metrics);
+        executor, speaker::SourceGuard::Config{config.name(), silence(settings.access)}, *filter, authenticating,
+        metrics);
   } else if (const auto status = speaker::remove_access_filter(); !status.ok()) {
     log_warning("access_filter_not_removed", "error", status.ToString());
   }
@@ -149,8 +184,11 @@ int main(int argc, char** argv) {
   std::string path;
   bool check = false;
   bool purge = false;
+  bool doctor = false;
   app.add_option("--config", path, "Configuration file (YAML)")->required();
   app.add_flag("--check", check, "Check the configuration and exit");
+  app.add_flag("--doctor", doctor,
+               "Look at all that the speaker relies on, print findings as JSON, and exit (kedgectl doctor)");
   app.add_flag("--purge", purge, "Remove all that kedge has put into the kernel, and exit");
   app.set_version_flag("--version", KEDGE_VERSION);
   app.footer("Exit codes: 0 ended by a signal, 1 failed while running, 2 wrong usage or configuration.");
@@ -161,6 +199,7 @@ int main(int argc, char** argv) {
   }
 
   const auto settings = speaker::load_settings(path);
+  if (doctor) return run_doctor(path, settings);
   if (!settings.ok()) {
     std::cerr << settings.status().message() << "\n";
     return kExitBadConfiguration;
@@ -179,7 +218,8 @@ int main(int argc, char** argv) {
   if (purge) {
     auto status = speaker::remove_all(settings->forwarding);
     status.Update(speaker::remove_access_filter());
-    return status.ok() ? kExitOk : failed("purge_failed", status);
+    if (!status.ok()) return failed("purge_failed", status);
+    return purge_northbound(settings->northbound);
   }
   return run(path, *settings);
 }

@@ -118,23 +118,12 @@ apply_network() {
     fi
 }
 
-# FRR's northbound listens on every address and asks nobody who they are: only this node may reach it.
-close_northbound() {
-    nft -f - <<-'RULES' || fail "nft cannot close FRR's northbound port"
-		table inet kedge_northbound {
-			chain input {
-				type filter hook input priority filter
-				iifname != "lo" tcp dport 50051 drop
-			}
-		}
-	RULES
-}
-
 start_frr() {
-    local staticd_options='-A 127.0.0.1'
+    local staticd_options='-P 0' bgpd_options='-P 0'
     if [[ $role == access-router ]]; then
+        # It calls the reflector; nobody needs to call it.
+        bgpd_options+=' -p 0'
         if [[ -n ${KEDGE_GRPC_MODULE:-} && -r $KEDGE_GRPC_MODULE ]]; then
-            close_northbound
             staticd_options+=" -M $KEDGE_GRPC_MODULE:50051"
         else
             say "warning: no gRPC module for FRR at '${KEDGE_GRPC_MODULE:-}': staticd starts without its northbound; run: make setup"
@@ -144,11 +133,11 @@ start_frr() {
 		bgpd=yes
 		ospf6d=yes
 		vtysh_enable=yes
-		zebra_options="-A 127.0.0.1 -s 90000000 --v6-rr-semantics -K 10"
+		zebra_options="-P 0 -s 90000000 --v6-rr-semantics -K 10"
 		staticd_options="$staticd_options"
 		staticd_wrap="$(command -v drop-saved-statics)"
-		bgpd_options="-A 127.0.0.1"
-		ospf6d_options="-A ::1"
+		bgpd_options="$bgpd_options"
+		ospf6d_options="-P 0"
 		watchfrr_options="--min-restart-interval 1 --max-restart-interval 4 --interval 1"
 	DAEMONS
     echo 'service integrated-vtysh-config' >/etc/frr/vtysh.conf
@@ -156,9 +145,22 @@ start_frr() {
     /usr/lib/frr/frrinit.sh start >"$logs/frr.log" 2>&1 || fail "FRR does not start; see $logs/frr.log"
 }
 
+# The daemons' user, with the same number in all nodes: the labs' keys are its own (containerlab/make-pki).
+make_user() {
+    if [[ $(id -u kedge 2>/dev/null) != 8818 ]]; then
+        # The machine's own, in this node's copy of /etc.
+        userdel --force kedge 2>/dev/null
+        useradd --uid 8818 --user-group --no-create-home --shell /usr/sbin/nologin kedge || fail "the user kedge cannot be made"
+    fi
+    ! runs_frr || usermod --append --groups frrvty kedge
+    chown kedge:kedge /var/lib/kedge
+    install -d -o kedge -g kedge -m 0750 /run/kedge-speaker
+}
+
 # Runs a daemon of Kedge and starts it again when it ends: after 0.1 s, as systemd does, and later and later while it dies at once.
+# With the capabilities that packaging/systemd gives it.
 supervise() {
-    local name=$1 configuration child status started pause=0.1
+    local name=$1 capabilities=("${@:3}") configuration child status started pause=0.1
     if ! command -v "$name" >/dev/null; then
         say "warning: $name is not on the PATH; the node runs without it"
         return
@@ -167,7 +169,7 @@ supervise() {
         configuration=/etc/kedge/$2
         [[ ! -e $run/$2 ]] || configuration=$run/$2
         started=$SECONDS
-        "$name" --config "$configuration" >>"$logs/$name.log" 2>&1 &
+        as-kedge "${capabilities[@]}" -- "$name" --config "$configuration" >>"$logs/$name.log" 2>&1 &
         child=$!
         # shellcheck disable=SC2064
         trap "kill $child 2>/dev/null; exit 0" TERM
@@ -199,13 +201,20 @@ touch "$run/started"
 [[ -r $network ]] || fail "$network is missing; bind it in the topology"
 wait_for_interfaces
 apply_network
+case $role in
+    access-router)
+        make_user
+        # Before FRR, whose northbound port it closes.
+        start_daemon kedge-speaker speaker.yaml net_admin net_raw bpf
+        ;;
+    lm)
+        make_user
+        start_daemon kedge-lm lm.yaml
+        ;;
+esac
 if runs_frr; then
     start_frr
 fi
-case $role in
-    access-router) start_daemon kedge-speaker speaker.yaml ;;
-    lm) start_daemon kedge-lm lm.yaml ;;
-esac
 
 if wait-ready "$role"; then
     touch "$run/ready"

@@ -41,6 +41,12 @@ def grpc_module():
     return str(max(modules, key=lambda module: module.stat().st_mtime)) if modules else ""
 
 
+def program_binds():
+    """Pairs of a folder with programs and where nodes see it: the daemons' user need not be able to reach the repository."""
+    folders = [build_folder() / folder for folder in BUILD_SUBFOLDERS] + [REPOSITORY / "frr"]
+    return [(folder, f"/opt/kedge-programs/{folder.name}") for folder in folders if folder.is_dir()]
+
+
 def make_pki(topology):
     """The certificates that the topology binds, where there are none yet."""
     if not any(PKI_FOLDER in bind.source.parents for node in topology.nodes.values() for bind in node.binds):
@@ -134,7 +140,7 @@ class Lab:
             raise
 
     def _running_node(self, node):
-        folders = [str(build_folder() / folder) for folder in BUILD_SUBFOLDERS] + [str(REPOSITORY / "frr")]
+        folders = [target for _, target in program_binds()]
         env = {
             "PATH": ":".join(["/opt/kedge/bin", *folders, SYSTEM_PATH]),
             "HOME": "/root",
@@ -155,7 +161,8 @@ class Lab:
     def start_first_process(self, node):
         """Of a node of the topology whose network namespace and folder are there."""
         running = self.nodes[node.name]
-        binds = [(IMAGE_FOLDER, "/opt/kedge", True)] + [(bind.source, bind.target, bind.read_only) for bind in node.binds]
+        binds = [(IMAGE_FOLDER, "/opt/kedge", True)] + [(source, target, True) for source, target in program_binds()]
+        binds += [(bind.source, bind.target, bind.read_only) for bind in node.binds]
         folder = self.node_folder(node.name)
         running.pid = namespaces.start_node(running.netns, node.name, folder, binds, running.env, ENTRY_POINT)
         running.start_time = namespaces.start_time(running.pid) or 0

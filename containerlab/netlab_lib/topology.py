@@ -199,7 +199,7 @@ class _Checker:
         source = (self.file.parent / pathlib.Path(parts[0]).expanduser()).resolve()
         target = os.path.normpath(parts[1])
         if not source.exists() and PKI_FOLDER in source.parents:
-            note = "containerlab/pki is made by netlab up; for containerlab run containerlab/make-pki"
+            note = "containerlab/pki is made by netlab up; for containerlab run containerlab/make-pki as root"
             if note not in self.notes:
                 self.notes.append(note)
         elif not source.exists():

@@ -137,6 +137,7 @@ class Machine {
   std::size_t binding_count() const { return bindings_.size(); }
   std::uint64_t attached_count() const { return attached_count_; }
   std::uint64_t moving_count() const { return moving_count_; }
+  std::uint32_t preference_levels() const { return settings_.preference_levels; }
   std::uint32_t connected_count() const;
   // "ar1, ar2, ar3"
   std::string known_access_routers() const;

@@ -7,6 +7,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "common/credentials.h"
+#include "common/endpoint.h"
 #include "common/time.h"
 
 namespace kedge::lm {
@@ -161,6 +162,47 @@ absl::Status check_unique(const Checker& check, const std::vector<AccessRouter>&
   return absl::OkStatus();
 }
 
+void apply_defaults(v1::LimitsConfig& limits) {
+  const ServerLimits defaults;
+  const auto fill = [](std::uint32_t value, auto otherwise) {
+    return value == 0 ? static_cast<std::uint32_t>(otherwise) : value;
+  };
+  limits.set_connections(fill(limits.connections(), defaults.connections));
+  limits.set_connections_per_address(fill(limits.connections_per_address(), defaults.connections_per_address));
+  limits.set_streams_per_connection(fill(limits.streams_per_connection(), defaults.streams_per_connection));
+  limits.set_message_bytes(fill(limits.message_bytes(), defaults.message_bytes));
+  if (!limits.has_handshake_timeout())
+    *limits.mutable_handshake_timeout() = kedge::to_proto(defaults.handshake_timeout);
+  if (!limits.has_stalled_reader()) *limits.mutable_stalled_reader() = kedge::to_proto(defaults.stalled_reader);
+}
+
+absl::StatusOr<ServerLimits> parse_limits(const Checker& check, const v1::LimitsConfig& config) {
+  ServerLimits limits;
+  for (const auto& [key, value, least, most] :
+       {std::tuple{"connections", config.connections(), 1U, 100'000U},
+        {"connections_per_address", config.connections_per_address(), 1U, 100'000U},
+        {"streams_per_connection", config.streams_per_connection(), 1U, 100'000U},
+        {"message_bytes", config.message_bytes(), 65'536U, 67'108'864U}}) {
+    if (value < least || value > most) {
+      return check.error(absl::StrCat("limits.", key), value, " is not ", least, " to ", most);
+    }
+  }
+  limits.connections = config.connections();
+  limits.connections_per_address = config.connections_per_address();
+  limits.streams_per_connection = static_cast<int>(config.streams_per_connection());
+  limits.message_bytes = static_cast<int>(config.message_bytes());
+  for (const auto& [key, value, most, to] :
+       {std::tuple{"handshake_timeout", &config.handshake_timeout(), minutes(2), &limits.handshake_timeout},
+        {"stalled_reader", &config.stalled_reader(), minutes(60), &limits.stalled_reader}}) {
+    const auto time = kedge::from_proto(*value);
+    if (time < seconds(1) || time > most) {
+      return check.error(absl::StrCat("limits.", key), "must be 1s to ", most.count(), "m");
+    }
+    *to = std::chrono::duration_cast<std::chrono::milliseconds>(time);
+  }
+  return limits;
+}
+
 }  // namespace
 
 void apply_defaults(v1::LmConfig& config) {
@@ -188,12 +230,17 @@ void apply_defaults(v1::LmConfig& config) {
   if (config.log().level().empty()) config.mutable_log()->set_level("info");
   kedge::apply_defaults(*config.mutable_tls());
   config.mutable_metrics();
+  apply_defaults(*config.mutable_limits());
 }
 
 absl::StatusOr<Settings> make_settings(const v1::LmConfig& config, std::string_view file) {
   const Checker check(file);
   if (config.data_directory().empty()) {
     return check.error("data_directory", "is missing; set it to the folder that shall keep the bindings");
+  }
+
+  if (const auto endpoint = parse_endpoint(config.listen()); !endpoint.ok()) {
+    return check.error("listen", endpoint.status().message());
   }
 
   Settings settings;
@@ -249,6 +296,9 @@ absl::StatusOr<Settings> make_settings(const v1::LmConfig& config, std::string_v
     settings.access_routers.push_back(std::move(*ar));
   }
   if (auto s = check_unique(check, settings.access_routers); !s.ok()) return s;
+  auto limits = parse_limits(check, config.limits());
+  if (!limits.ok()) return limits.status();
+  settings.limits = *limits;
   return settings;
 }
 

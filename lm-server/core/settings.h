@@ -12,6 +12,7 @@
 #include "common/recovery.h"
 #include "kedge/v1/config.pb.h"
 #include "kedge/v1/types.pb.h"
+#include "lm-server/core/limits.h"
 
 namespace kedge::lm {
 
@@ -42,6 +43,7 @@ struct Settings {
   std::uint32_t new_nodes = 1000;
   // 0: no limit.
   std::chrono::nanoseconds new_nodes_window = std::chrono::minutes(10);
+  ServerLimits limits;
   // Not configurable.
   std::chrono::nanoseconds recovery_time = kRecoveryTime;
 };

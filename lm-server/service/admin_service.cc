@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <utility>
 
@@ -16,6 +15,7 @@
 #include "lm-server/service/backup_reactor.h"
 #include "lm-server/service/mobility_service.h"
 #include "lm-server/service/version.h"
+#include "lm-server/service/write_stream.h"
 
 namespace kedge::lm {
 namespace {
@@ -50,29 +50,36 @@ absl::Status list_bindings(const Machine& machine, const v1::ListBindingsRequest
 }
 
 // Writes one event at a time and looks for the next when it has gone, so that a slow watcher costs no memory.
-class WatchReactor : public grpc::ServerWriteReactor<v1::Event> {
+class WatchReactor : public WriteStream<v1::Event> {
  public:
-  static WatchReactor* begin(boost::asio::io_context& io, Engine& engine, const v1::WatchEventsRequest& request) {
-    auto reactor = std::shared_ptr<WatchReactor>(new WatchReactor(io, engine, request));
+  static WatchReactor* begin(boost::asio::io_context& io, Engine& engine, StalledReaders& readers, const Caller& caller,
+                             grpc::CallbackServerContext* context, const v1::WatchEventsRequest& request) {
+    auto reactor = std::shared_ptr<WatchReactor>(new WatchReactor(io, engine, readers, caller, context, request));
     reactor->self_ = reactor;
     boost::asio::post(io, [reactor] { reactor->subscribe(); });
     return reactor.get();
   }
 
-  void OnWriteDone(bool ok) override {
+  void OnCancel() override { finish(absl::CancelledError("the watcher has gone")); }
+  void OnDone() override {
+    gone();
+    boost::asio::post(io_, [self = std::move(self_)] { self->engine_.events().remove_listener(self->listener_); });
+  }
+
+ private:
+  WatchReactor(boost::asio::io_context& io, Engine& engine, StalledReaders& readers, const Caller& caller,
+               grpc::CallbackServerContext* context, v1::WatchEventsRequest request)
+      : WriteStream(readers, "kedge.v1.Admin.WatchEvents", caller, context),
+        io_(io),
+        engine_(engine),
+        request_(std::move(request)) {}
+
+  void on_written(bool ok) override {
     boost::asio::post(io_, [self = self_, ok] {
       self->writing_ = false;
       if (ok) self->pump();
     });
   }
-  void OnCancel() override { finish(absl::CancelledError("the watcher has gone")); }
-  void OnDone() override {
-    boost::asio::post(io_, [self = std::move(self_)] { self->engine_.events().remove_listener(self->listener_); });
-  }
-
- private:
-  WatchReactor(boost::asio::io_context& io, Engine& engine, v1::WatchEventsRequest request)
-      : io_(io), engine_(engine), request_(std::move(request)) {}
 
   void subscribe() {
     const EventLog& log = engine_.events();
@@ -109,17 +116,10 @@ class WatchReactor : public grpc::ServerWriteReactor<v1::Event> {
       last_ = event->id();
       if (!matches(*event)) continue;
       out_ = *event;
-      std::lock_guard lock(mutex_);
-      if (finished_) return;
       writing_ = true;
-      return StartWrite(&out_);
+      write(&out_);
+      return;
     }
-  }
-
-  void finish(const absl::Status& status) {
-    std::lock_guard lock(mutex_);
-    if (std::exchange(finished_, true)) return;
-    Finish(to_grpc_status(status));
   }
 
   boost::asio::io_context& io_;
@@ -131,9 +131,6 @@ class WatchReactor : public grpc::ServerWriteReactor<v1::Event> {
   std::uint64_t listener_ = 0;
   bool writing_ = false;
   v1::Event out_;
-
-  std::mutex mutex_;
-  bool finished_ = false;
 };
 
 }  // namespace
@@ -186,7 +183,7 @@ grpc::ServerWriteReactor<v1::Event>* AdminService::WatchEvents(grpc::CallbackSer
                                                                const v1::WatchEventsRequest* request) {
   const auto caller = authorizer_.authorize(*context, "kedge.v1.Admin.WatchEvents");
   if (!caller.ok()) return new Refusal<grpc::ServerWriteReactor<v1::Event>>(caller.status());
-  return WatchReactor::begin(io_, engine_, *request);
+  return WatchReactor::begin(io_, engine_, readers_, *caller, context, *request);
 }
 
 grpc::ServerUnaryReactor* AdminService::Status(grpc::CallbackServerContext* context, const v1::StatusRequest*,
@@ -325,14 +322,14 @@ grpc::ServerWriteReactor<v1::BackupRecord>* AdminService::Backup(grpc::CallbackS
                                                                  const v1::BackupRequest*) {
   const auto caller = authorizer_.authorize(*context, "kedge.v1.Admin.Backup");
   if (!caller.ok()) return new Refusal<grpc::ServerWriteReactor<v1::BackupRecord>>(caller.status());
-  return new BackupReactor(engine_.store().cursor());
+  return new BackupReactor(readers_, *caller, context, engine_.store().cursor());
 }
 
 grpc::ServerWriteReactor<v1::AuditRecord>* AdminService::Audit(grpc::CallbackServerContext* context,
                                                                const v1::AuditRequest* request) {
   const auto caller = authorizer_.authorize(*context, "kedge.v1.Admin.Audit");
   if (!caller.ok()) return new Refusal<grpc::ServerWriteReactor<v1::AuditRecord>>(caller.status());
-  return new AuditReactor(engine_.store().journal(request->after_id()), *request);
+  return new AuditReactor(readers_, *caller, context, engine_.store().journal(request->after_id()), *request);
 }
 
 }  // namespace kedge::lm

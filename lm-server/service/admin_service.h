@@ -5,13 +5,14 @@
 #include "kedge/v1/admin.grpc.pb.h"
 #include "lm-server/service/authorization.h"
 #include "lm-server/service/engine.h"
+#include "lm-server/service/stalled_readers.h"
 
 namespace kedge::lm {
 
 class AdminService : public v1::Admin::CallbackService {
  public:
-  AdminService(boost::asio::io_context& io, Engine& engine, Authorizer& authorizer)
-      : io_(io), engine_(engine), authorizer_(authorizer) {}
+  AdminService(boost::asio::io_context& io, Engine& engine, Authorizer& authorizer, StalledReaders& readers)
+      : io_(io), engine_(engine), authorizer_(authorizer), readers_(readers) {}
 
   grpc::ServerUnaryReactor* ListBindings(grpc::CallbackServerContext* context, const v1::ListBindingsRequest* request,
                                          v1::ListBindingsResponse* response) override;
@@ -50,6 +51,7 @@ class AdminService : public v1::Admin::CallbackService {
   boost::asio::io_context& io_;
   Engine& engine_;
   Authorizer& authorizer_;
+  StalledReaders& readers_;
 };
 
 }  // namespace kedge::lm

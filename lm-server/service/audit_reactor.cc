@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "common/status.h"
 #include "common/time.h"
 
 namespace kedge::lm {
@@ -27,37 +26,39 @@ bool matches(const v1::AuditRequest& request, const v1::AuditRecord& record) {
   });
 }
 
-AuditReactor::AuditReactor(std::unique_ptr<JournalCursor> journal, v1::AuditRequest request)
-    : journal_(std::move(journal)), request_(std::move(request)) {
-  if (request_.last() > kMostLast) {
-    Finish(to_grpc_status(absl::InvalidArgumentError("last: at most 10000")));
-    return;
-  }
+AuditReactor::AuditReactor(StalledReaders& readers, const Caller& caller, grpc::CallbackServerContext* context,
+                           std::unique_ptr<JournalCursor> journal, v1::AuditRequest request)
+    : WriteStream(readers, "kedge.v1.Admin.Audit", caller, context),
+      journal_(std::move(journal)),
+      request_(std::move(request)) {
+  begin();
+}
+
+void AuditReactor::begin() {
+  if (request_.last() > kMostLast) return finish(absl::InvalidArgumentError("last: at most 10000"));
   if (request_.last() > 0) {
-    if (const auto status = collect_last(); !status.ok()) {
-      Finish(to_grpc_status(status));
-      return;
-    }
+    if (const auto status = collect_last(); !status.ok()) return finish(status);
   }
   send_next();
 }
 
-void AuditReactor::OnWriteDone(bool ok) {
-  if (!ok) return Finish(to_grpc_status(absl::CancelledError("whoever asked for the audit trail has gone")));
+void AuditReactor::on_written(bool ok) {
+  if (!ok) return finish(absl::CancelledError("whoever asked for the audit trail has gone"));
   send_next();
 }
 
 void AuditReactor::send_next() {
   if (request_.last() > 0) {
-    if (last_.empty()) return Finish(grpc::Status::OK);
+    if (last_.empty()) return finish(absl::OkStatus());
     out_ = std::move(last_.front());
     last_.pop_front();
-    return StartWrite(&out_);
+    write(&out_);
+    return;
   }
   const auto more = find_next(&out_);
-  if (!more.ok()) return Finish(to_grpc_status(more.status()));
-  if (!*more) return Finish(grpc::Status::OK);
-  StartWrite(&out_);
+  if (!more.ok()) return finish(more.status());
+  if (!*more) return finish(absl::OkStatus());
+  write(&out_);
 }
 
 absl::StatusOr<bool> AuditReactor::find_next(v1::AuditRecord* record) {

@@ -4,8 +4,8 @@
 #include <deque>
 #include <memory>
 
-#include "grpcpp/support/server_callback.h"
 #include "kedge/v1/admin.pb.h"
+#include "lm-server/service/write_stream.h"
 #include "lm-server/store/store.h"
 
 namespace kedge::lm {
@@ -13,15 +13,20 @@ namespace kedge::lm {
 // Whether the record is one of those that are asked for; `after_id` and `last` are not looked at.
 bool matches(const v1::AuditRequest& request, const v1::AuditRecord& record);
 
-class AuditReactor : public grpc::ServerWriteReactor<v1::AuditRecord> {
+class AuditReactor : public WriteStream<v1::AuditRecord> {
  public:
   // Works on gRPC's threads.
-  AuditReactor(std::unique_ptr<JournalCursor> journal, v1::AuditRequest request);
+  AuditReactor(StalledReaders& readers, const Caller& caller, grpc::CallbackServerContext* context,
+               std::unique_ptr<JournalCursor> journal, v1::AuditRequest request);
 
-  void OnWriteDone(bool ok) override;
-  void OnDone() override { delete this; }
+  void OnDone() override {
+    gone();
+    delete this;
+  }
 
  private:
+  void on_written(bool ok) override;
+  void begin();
   void send_next();
   // The next that matches; false at the end.
   absl::StatusOr<bool> find_next(v1::AuditRecord* record);

@@ -47,6 +47,7 @@ const std::vector<MethodRule>& method_rules() {
       {"kedge.v1.Mobility.Session", speaker_for_itself},
       {"kedge.v1.Mobility.Query",
        {{Role::kSpeaker, Limit::kOwnBindings}, {Role::kOperator}, {Role::kViewer}, {Role::kProxy}}},
+      {"kedge.v1.Mobility.Describe", {{Role::kSpeaker, Limit::kOwnAccessRouter}, {Role::kOperator}, {Role::kViewer}}},
       {"kedge.v1.Admin.ListBindings", readers},
       {"kedge.v1.Admin.GetBinding", readers},
       {"kedge.v1.Admin.ListNodes", readers},

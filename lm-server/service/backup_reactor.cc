@@ -2,32 +2,33 @@
 
 #include <utility>
 
-#include "common/status.h"
 #include "common/time.h"
 #include "lm-server/core/generation.h"
 #include "lm-server/service/version.h"
 
 namespace kedge::lm {
 
-BackupReactor::BackupReactor(std::unique_ptr<StoreCursor> cursor) : cursor_(std::move(cursor)) {
+BackupReactor::BackupReactor(StalledReaders& readers, const Caller& caller, grpc::CallbackServerContext* context,
+                             std::unique_ptr<StoreCursor> cursor)
+    : WriteStream(readers, "kedge.v1.Admin.Backup", caller, context), cursor_(std::move(cursor)) {
   auto& header = *out_.mutable_header();
   header.set_format(kBackupFormat);
   *header.mutable_revision() = make_generation(cursor_->epoch(), cursor_->revision());
   *header.mutable_made_at() = to_proto(now_system());
   header.set_version(kVersion);
-  StartWrite(&out_);
+  write(&out_);
 }
 
-void BackupReactor::OnWriteDone(bool ok) {
-  if (!ok) return Finish(to_grpc_status(absl::CancelledError("whoever asked for the backup has gone")));
-  if (out_.has_end()) return Finish(grpc::Status::OK);
+void BackupReactor::on_written(bool ok) {
+  if (!ok) return finish(absl::CancelledError("whoever asked for the backup has gone"));
+  if (out_.has_end()) return finish(absl::OkStatus());
   send_next();
 }
 
 void BackupReactor::send_next() {
   auto& entry = *out_.mutable_entry();
   const auto more = cursor_->next(entry.mutable_key(), entry.mutable_value());
-  if (!more.ok()) return Finish(to_grpc_status(more.status()));
+  if (!more.ok()) return finish(more.status());
   if (*more) {
     checksum_.add(entry);
     ++entries_;
@@ -35,7 +36,7 @@ void BackupReactor::send_next() {
     out_.mutable_end()->set_entries(entries_);
     out_.mutable_end()->set_checksum(checksum_.value());
   }
-  StartWrite(&out_);
+  write(&out_);
 }
 
 }  // namespace kedge::lm

@@ -4,8 +4,8 @@
 #include <memory>
 
 #include "common/backup.h"
-#include "grpcpp/support/server_callback.h"
 #include "kedge/v1/admin.pb.h"
+#include "lm-server/service/write_stream.h"
 #include "lm-server/store/store.h"
 
 namespace kedge::lm {
@@ -13,14 +13,18 @@ namespace kedge::lm {
 // Deletes itself when the call has ended.
 //
 // Threading: gRPC's own threads, one at a time; the engine goes on meanwhile.
-class BackupReactor : public grpc::ServerWriteReactor<v1::BackupRecord> {
+class BackupReactor : public WriteStream<v1::BackupRecord> {
  public:
-  explicit BackupReactor(std::unique_ptr<StoreCursor> cursor);
+  BackupReactor(StalledReaders& readers, const Caller& caller, grpc::CallbackServerContext* context,
+                std::unique_ptr<StoreCursor> cursor);
 
-  void OnWriteDone(bool ok) override;
-  void OnDone() override { delete this; }
+  void OnDone() override {
+    gone();
+    delete this;
+  }
 
  private:
+  void on_written(bool ok) override;
   void send_next();
 
   std::unique_ptr<StoreCursor> cursor_;

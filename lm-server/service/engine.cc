@@ -31,6 +31,7 @@ void log_event(const v1::Event& event) {
 Engine::Engine(boost::asio::io_context& io, Settings settings, Store& store, Metrics& metrics)
     : io_(io),
       store_(store),
+      metrics_(metrics),
       machine_(std::move(settings), 0),
       timer_(io),
       reload_timer_(io),

@@ -67,6 +67,7 @@ class Engine {
 
   const Machine& machine() const { return machine_; }
   EventLog& events() { return events_; }
+  Metrics& metrics() { return metrics_; }
   std::string store_health() const;
   // May be used on any thread.
   Store& store() { return store_; }
@@ -94,6 +95,7 @@ class Engine {
 
   boost::asio::io_context& io_;
   Store& store_;
+  Metrics& metrics_;
   Machine machine_;
   EventLog events_;
   AuditTrail audit_;

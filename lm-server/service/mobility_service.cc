@@ -14,6 +14,7 @@
 #include "common/status.h"
 #include "lm-server/core/rules.h"
 #include "lm-server/service/admission.h"
+#include "lm-server/service/version.h"
 
 namespace kedge::lm {
 namespace {
@@ -45,12 +46,15 @@ absl::Status query(const Machine& machine, const v1::QueryRequest& request, cons
 // speaker cannot flood it.
 class SessionReactor : public grpc::ServerBidiReactor<v1::SpeakerMessage, v1::LmMessage>, public SessionChannel {
  public:
-  static SessionReactor* begin(boost::asio::io_context& io, Engine& engine, Authorizer& authorizer, Caller caller,
+  static SessionReactor* begin(boost::asio::io_context& io, Engine& engine, Authorizer& authorizer,
+                               StalledReaders& readers, grpc::CallbackServerContext* context, Caller caller,
                                std::size_t queue_limit) {
-    auto reactor =
-        std::shared_ptr<SessionReactor>(new SessionReactor(io, engine, authorizer, std::move(caller), queue_limit));
+    auto reactor = std::shared_ptr<SessionReactor>(
+        new SessionReactor(io, engine, authorizer, readers, std::move(caller), queue_limit));
     reactor->self_ = reactor;
     reactor->weak_ = reactor;
+    reactor->reader_ = readers.watch(std::string(kSession), reactor->caller_.peer, context,
+                                     [self = reactor.get()](const absl::Status& status) { self->close(status); });
     reactor->StartRead(&reactor->in_);
     return reactor.get();
   }
@@ -62,10 +66,11 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::SpeakerMessage, v1::Lm
     if (message->has_snapshot_end()) snapshot_queued_ = true;
     queue_.push_back(std::move(message));
     if (queue_.size() > queue_limit_ + snapshot_waiting_) {
+      readers_.count(std::string(kSession), caller_.peer);
       return finish(absl::ResourceExhaustedError(
           absl::StrCat("the speaker is more than ", queue_limit_, " changes behind; connect again for a snapshot")));
     }
-    if (queue_.size() == 1) StartWrite(queue_.front().get());
+    if (queue_.size() == 1) write_first();
   }
 
   void close(const absl::Status& status) override {
@@ -80,22 +85,37 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::SpeakerMessage, v1::Lm
 
   void OnWriteDone(bool ok) override {
     std::lock_guard lock(mutex_);
+    reader_->written();
     if (!ok || finished_) return;
     queue_.pop_front();
     if (snapshot_waiting_ > 0) --snapshot_waiting_;
-    if (!queue_.empty()) StartWrite(queue_.front().get());
+    if (!queue_.empty()) write_first();
   }
 
   bool revoked() const override { return authorizer_.is_revoked(caller_); }
 
   void OnCancel() override { close(absl::CancelledError("the speaker has gone")); }
 
-  void OnDone() override { const auto last = std::move(self_); }
+  void OnDone() override {
+    reader_->gone();
+    const auto last = std::move(self_);
+  }
 
  private:
-  SessionReactor(boost::asio::io_context& io, Engine& engine, Authorizer& authorizer, Caller caller,
-                 std::size_t queue_limit)
-      : io_(io), engine_(engine), authorizer_(authorizer), caller_(std::move(caller)), queue_limit_(queue_limit) {}
+  SessionReactor(boost::asio::io_context& io, Engine& engine, Authorizer& authorizer, StalledReaders& readers,
+                 Caller caller, std::size_t queue_limit)
+      : io_(io),
+        engine_(engine),
+        authorizer_(authorizer),
+        readers_(readers),
+        caller_(std::move(caller)),
+        queue_limit_(queue_limit) {}
+
+  // Called with the mutex held.
+  void write_first() {
+    reader_->writing();
+    StartWrite(queue_.front().get());
+  }
 
   void handle() {
     if (const auto status = take(); !status.ok()) return close(status);
@@ -137,6 +157,7 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::SpeakerMessage, v1::Lm
   void finish(const absl::Status& status) {
     if (finished_) return;
     finished_ = true;
+    reader_->finished();
     if (queue_.size() > 1) queue_.erase(queue_.begin() + 1, queue_.end());
     Finish(to_grpc_status(status));
     // Not left to OnDone: the status waits for a reader that does not read.
@@ -148,8 +169,10 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::SpeakerMessage, v1::Lm
   boost::asio::io_context& io_;
   Engine& engine_;
   Authorizer& authorizer_;
+  StalledReaders& readers_;
   const Caller caller_;
   const std::size_t queue_limit_;
+  std::shared_ptr<StalledReaders::Reader> reader_;
   std::shared_ptr<SessionReactor> self_;  // released by OnDone
   std::weak_ptr<SessionReactor> weak_;
   v1::SpeakerMessage in_;
@@ -223,13 +246,33 @@ grpc::ServerUnaryReactor* MobilityService::Query(grpc::CallbackServerContext* co
   return reactor;
 }
 
+grpc::ServerUnaryReactor* MobilityService::Describe(grpc::CallbackServerContext* context,
+                                                    const v1::DescribeRequest* request,
+                                                    v1::DescribeResponse* response) {
+  auto* reactor = context->DefaultReactor();
+  const auto caller = admit(authorizer_, *context, "kedge.v1.Mobility.Describe", reactor, request->ar());
+  if (!caller) return reactor;
+  boost::asio::post(io_, [this, request, response, reactor] {
+    auto node = engine_.machine().describe_node(request->ar());
+    if (!node) {
+      return reactor->Finish(to_grpc_status(absl::NotFoundError(absl::StrCat("no access router ", request->ar()))));
+    }
+    *response->mutable_self() = std::move(*node->mutable_info());
+    response->set_connected(node->connected());
+    response->set_preference_levels(engine_.machine().preference_levels());
+    response->set_version(kVersion);
+    reactor->Finish(grpc::Status::OK);
+  });
+  return reactor;
+}
+
 grpc::ServerBidiReactor<v1::SpeakerMessage, v1::LmMessage>* MobilityService::Session(
     grpc::CallbackServerContext* context) {
   auto caller = authorizer_.authorize_stream(*context, kSession);
   if (!caller.ok()) {
     return new Refusal<grpc::ServerBidiReactor<v1::SpeakerMessage, v1::LmMessage>>(caller.status());
   }
-  return SessionReactor::begin(io_, engine_, authorizer_, *std::move(caller), queue_limit_);
+  return SessionReactor::begin(io_, engine_, authorizer_, readers_, context, *std::move(caller), queue_limit_);
 }
 
 }  // namespace kedge::lm

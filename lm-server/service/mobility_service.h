@@ -7,17 +7,16 @@
 #include "kedge/v1/mobility.grpc.pb.h"
 #include "lm-server/service/authorization.h"
 #include "lm-server/service/engine.h"
+#include "lm-server/service/stalled_readers.h"
 
 namespace kedge::lm {
 
 class MobilityService : public v1::Mobility::CallbackService {
  public:
-  // Changes that may wait for one speaker beyond its snapshot; one more ends its session with RESOURCE_EXHAUSTED.
-  static constexpr std::size_t kDefaultQueueLimit = 8'192;
-
-  MobilityService(boost::asio::io_context& io, Engine& engine, Authorizer& authorizer,
-                  std::size_t queue_limit = kDefaultQueueLimit)
-      : io_(io), engine_(engine), authorizer_(authorizer), queue_limit_(queue_limit) {}
+  // `queue_limit`: ServerLimits::session_queue.
+  MobilityService(boost::asio::io_context& io, Engine& engine, Authorizer& authorizer, StalledReaders& readers,
+                  std::size_t queue_limit)
+      : io_(io), engine_(engine), authorizer_(authorizer), readers_(readers), queue_limit_(queue_limit) {}
 
   grpc::ServerUnaryReactor* Attach(grpc::CallbackServerContext* context, const v1::AttachRequest* request,
                                    v1::AttachResponse* response) override;
@@ -25,12 +24,15 @@ class MobilityService : public v1::Mobility::CallbackService {
                                    v1::DetachResponse* response) override;
   grpc::ServerUnaryReactor* Query(grpc::CallbackServerContext* context, const v1::QueryRequest* request,
                                   v1::QueryResponse* response) override;
+  grpc::ServerUnaryReactor* Describe(grpc::CallbackServerContext* context, const v1::DescribeRequest* request,
+                                     v1::DescribeResponse* response) override;
   grpc::ServerBidiReactor<v1::SpeakerMessage, v1::LmMessage>* Session(grpc::CallbackServerContext* context) override;
 
  private:
   boost::asio::io_context& io_;
   Engine& engine_;
   Authorizer& authorizer_;
+  StalledReaders& readers_;
   const std::size_t queue_limit_;
 };
 

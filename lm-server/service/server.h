@@ -9,21 +9,24 @@
 #include "boost/asio/io_context.hpp"
 #include "common/credentials.h"
 #include "grpcpp/server.h"
+#include "lm-server/core/limits.h"
 #include "lm-server/service/admin_service.h"
 #include "lm-server/service/engine.h"
+#include "lm-server/service/listener.h"
 #include "lm-server/service/mobility_service.h"
+#include "lm-server/service/stalled_readers.h"
 
 namespace kedge::lm {
 
 class Server {
  public:
-  // Listens. `on_denial` runs on threads of gRPC. Errors of check_tls_files; Unavailable: the address cannot be
-  // listened on. `engine` outlives the server.
+  // Listens. `on_denial` runs on threads of gRPC. Errors of check_tls_files and Listener::open. `engine` outlives the
+  // server. Called before `io` runs, or on its thread.
   static absl::StatusOr<std::unique_ptr<Server>> start(boost::asio::io_context& io, Engine& engine,
                                                        const std::string& listen, const TransportSecurity& security,
                                                        std::function<void(const Authorizer::Denial&)> on_denial = {},
-                                                       std::size_t queue_limit = MobilityService::kDefaultQueueLimit);
-  int port() const { return port_; }
+                                                       const ServerLimits& limits = {});
+  int port() const { return listener_->port(); }
   Authorizer& authorizer() { return authorizer_; }
   // Blocks until all calls have ended. The engine is stopped before, and `io` goes on running on another thread until
   // then.
@@ -31,15 +34,17 @@ class Server {
 
  private:
   Server(boost::asio::io_context& io, Engine& engine, bool plaintext,
-         std::function<void(const Authorizer::Denial&)> on_denial, std::size_t queue_limit)
+         std::function<void(const Authorizer::Denial&)> on_denial, const ServerLimits& limits)
       : authorizer_(plaintext, std::move(on_denial)),
-        mobility_(io, engine, authorizer_, queue_limit),
-        admin_(io, engine, authorizer_) {}
+        readers_(io, limits.stalled_reader, engine.metrics()),
+        mobility_(io, engine, authorizer_, readers_, limits.session_queue),
+        admin_(io, engine, authorizer_, readers_) {}
 
   Authorizer authorizer_;
+  StalledReaders readers_;
   MobilityService mobility_;
   AdminService admin_;
-  int port_ = 0;
+  std::unique_ptr<Listener> listener_;
   std::unique_ptr<grpc::Server> server_;
 };
 

@@ -124,8 +124,7 @@ std::vector<KernelRule> wanted_rules(const ForwardingPlaneConfig& config, const 
   return rules;
 }
 
-absl::Status ensure_rules(NetlinkSocket& socket, const std::vector<KernelRule>& wanted, std::uint8_t protocol,
-                          bool remove_others) {
+absl::StatusOr<std::vector<KernelRule>> list_rules(NetlinkSocket& socket, std::uint8_t protocol) {
   Message message(RTM_GETRULE, NLM_F_DUMP);
   message.put_header<fib_rule_hdr>().family = AF_INET6;
   std::vector<KernelRule> present;
@@ -134,16 +133,23 @@ absl::Status ensure_rules(NetlinkSocket& socket, const std::vector<KernelRule>& 
     if (rule && rule->protocol == protocol) present.push_back(*std::move(rule));
   });
   if (!acknowledgement.ok()) return kernel_status(acknowledgement, "list the routing rules");
+  return present;
+}
+
+absl::Status ensure_rules(NetlinkSocket& socket, const std::vector<KernelRule>& wanted, std::uint8_t protocol,
+                          bool remove_others) {
+  const auto present = list_rules(socket, protocol);
+  if (!present.ok()) return present.status();
 
   absl::Status result;
   for (const auto& rule : wanted) {
-    if (std::find(present.begin(), present.end(), rule) != present.end()) continue;
+    if (std::find(present->begin(), present->end(), rule) != present->end()) continue;
     auto request = encode_rule(rule);
     const auto answer = socket.request(request);
     if (answer.error != EEXIST) result.Update(kernel_status(answer, absl::StrCat("add ", describe(rule))));
   }
   if (!remove_others) return result;
-  for (const auto& rule : present) {
+  for (const auto& rule : *present) {
     if (std::find(wanted.begin(), wanted.end(), rule) != wanted.end()) continue;
     auto request = encode_rule_delete(rule);
     const auto answer = socket.request(request);

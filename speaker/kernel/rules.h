@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "speaker/kernel/forwarding_plane.h"
 #include "speaker/kernel/netlink_socket.h"
 
@@ -43,6 +44,9 @@ struct Identity {
 
 // All rules, from rule_priority on; those that need the identity only when it is known.
 std::vector<KernelRule> wanted_rules(const ForwardingPlaneConfig& config, const std::optional<Identity>& identity);
+
+// All of the protocol that the kernel has.
+absl::StatusOr<std::vector<KernelRule>> list_rules(NetlinkSocket& socket, std::uint8_t protocol);
 
 // Adds what is missing, then, if `remove_others`, removes every other rule of the protocol.
 absl::Status ensure_rules(NetlinkSocket& socket, const std::vector<KernelRule>& wanted, std::uint8_t protocol,

@@ -11,4 +11,7 @@ namespace kedge::speaker {
 // Source address of everything that this network namespace encapsulates; `::` lets the kernel choose.
 absl::Status set_tunnel_source(const Ipv6Address& source);
 
+// Unimplemented: this kernel has no segment routing.
+absl::Status check_segment_routing();
+
 }  // namespace kedge::speaker

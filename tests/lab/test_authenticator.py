@@ -12,7 +12,7 @@ from mobile import Mobile, finish, flow_to
 LAB = "authenticated_lab"
 SOLICIT = scenarios.REPOSITORY / "tests" / "lab" / "solicit.py"
 ACTION = scenarios.REPOSITORY / "speaker" / "authenticator" / "hostapd-action"
-SOCKET = "/run/kedge/authenticator.sock"
+SOCKET = "/run/kedge-speaker/authenticator.sock"
 PORT = "eth2"
 
 HOSTAPD_CONF = f"""interface={PORT}

@@ -42,10 +42,12 @@ def lm_stopped(lab):
 
 def back_up(lab):
     lab.run("lm", "kedgectl", "backup", BACKUP, "--force")
+    # Readable for its owner alone, and restored by the LM's user.
+    lab.run("lm", "chown", "kedge", BACKUP)
 
 
 def restore(lab):
-    return lab.output("lm", "kedge-lm", "--config", CONFIGURATION, "--restore", BACKUP, "--force")
+    return lab.output("lm", "as-kedge", "--", "kedge-lm", "--config", CONFIGURATION, "--restore", BACKUP, "--force")
 
 
 def wait_at(lab, target, prefix):

@@ -4,6 +4,7 @@
 #include "lm-server/service/authorization.h"
 
 #include <chrono>
+#include <future>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -176,8 +177,8 @@ TEST(MethodRules, EveryMethodIsInTheTableAndNothingElse) {
 }
 
 TEST(MethodRules, WhatChangesAnythingIsForOperatorsAndSpeakersOnly) {
-  const std::set<std::string> reads = {"Audit",  "ListBindings", "GetBinding",   "ListNodes",         "WatchEvents",
-                                       "Status", "Query",        "ListPolicies", "GetEffectivePolicy"};
+  const std::set<std::string> reads = {"Audit",  "ListBindings", "GetBinding",   "ListNodes",          "WatchEvents",
+                                       "Status", "Query",        "ListPolicies", "GetEffectivePolicy", "Describe"};
   for (const auto& rule : method_rules()) {
     const std::string name(rule.method.substr(rule.method.rfind('.') + 1));
     if (reads.contains(name)) continue;
@@ -210,6 +211,7 @@ TEST_F(Secured, EveryMethodAnswersEveryRoleAsTheTableSays) {
       if (auto* hello = dynamic_cast<v1::SpeakerMessage*>(request.get())) hello->mutable_hello()->set_ar("ar1");
       if (auto* attach = dynamic_cast<v1::AttachRequest*>(request.get())) attach->set_ar("ar1");
       if (auto* detach = dynamic_cast<v1::DetachRequest*>(request.get())) detach->set_ar("ar1");
+      if (auto* describe = dynamic_cast<v1::DescribeRequest*>(request.get())) describe->set_ar("ar1");
       if (auto* watch = dynamic_cast<v1::WatchEventsRequest*>(request.get())) watch->set_from_start(true);
       const auto status = call(channel({role, "ar1"}), *method, *request);
       std::printf("%-10s", granted ? (grant->limit == Limit::kNone ? "yes" : "own") : "no");
@@ -235,12 +237,13 @@ TEST_F(Secured, ASpeakerSpeaksForItsOwnAccessRouterOnly) {
     if (auto* hello = dynamic_cast<v1::SpeakerMessage*>(request.get())) hello->mutable_hello()->set_ar("ar2");
     if (auto* attach = dynamic_cast<v1::AttachRequest*>(request.get())) attach->set_ar("ar2");
     if (auto* detach = dynamic_cast<v1::DetachRequest*>(request.get())) detach->set_ar("ar2");
+    if (auto* describe = dynamic_cast<v1::DescribeRequest*>(request.get())) describe->set_ar("ar2");
     const auto status = call(speaker, *method, *request);
     EXPECT_EQ(status.error_code(), grpc::StatusCode::PERMISSION_DENIED) << method->full_name();
     EXPECT_THAT(status.error_message(), StartsWith("own_access_router:")) << method->full_name();
   }
   std::lock_guard lock(mutex_);
-  ASSERT_EQ(denials_.size(), 3U);
+  ASSERT_EQ(denials_.size(), 4U);
   EXPECT_EQ(denials_.front().caller.name(), "kedge://speaker/ar1");
   EXPECT_FALSE(denials_.front().caller.serial.empty());
 }
@@ -337,12 +340,39 @@ TEST_F(Secured, TheHandshakeKeepsOutWhoHasNoCertificateOfTheAuthority) {
 
 TEST_F(Secured, AClientTalksToAnLmOnly) {
   // The stolen key of an access router cannot stand in for the LM.
-  auto impostor = Server::start(io_, *engine_, "[::1]:0", security(*authority_, {Role::kSpeaker, "ar2"}));
-  ASSERT_TRUE(impostor.ok());
+  const auto on_io = [this](auto work) {
+    std::packaged_task<void()> task(work);
+    boost::asio::post(io_, [&task] { task(); });
+    task.get_future().wait();
+  };
+  std::unique_ptr<Server> impostor;
+  on_io([&] {
+    auto started = Server::start(io_, *engine_, "[::1]:0", security(*authority_, {Role::kSpeaker, "ar2"}));
+    ASSERT_TRUE(started.ok());
+    impostor = *std::move(started);
+  });
+  ASSERT_NE(impostor, nullptr);
   const auto status = status_of(
-      make_channel("[::1]:" + std::to_string((*impostor)->port()), security(*authority_, {Role::kOperator, "alice"})));
+      make_channel("[::1]:" + std::to_string(impostor->port()), security(*authority_, {Role::kOperator, "alice"})));
   EXPECT_FALSE(status.ok());
-  (*impostor)->shut_down();
+  impostor->shut_down();
+  on_io([&] { impostor.reset(); });
+}
+
+TEST_F(Secured, DescribesToASpeakerWhatIsExpectedOfIt) {
+  v1::DescribeRequest request;
+  request.set_ar("ar1");
+  const auto describe = [&](const Identity& who, v1::DescribeResponse* answer) {
+    grpc::ClientContext context;
+    return v1::Mobility::NewStub(channel(who))->Describe(&context, request, answer);
+  };
+  v1::DescribeResponse answer;
+  ASSERT_TRUE(describe({Role::kSpeaker, "ar1"}, &answer).ok());
+  EXPECT_EQ(answer.self().locator(), "2001:db8:ffff:1::1");
+  EXPECT_EQ(answer.preference_levels(), 8U);
+  EXPECT_FALSE(answer.connected());
+  request.set_ar("ar9");
+  EXPECT_EQ(describe({Role::kViewer, "bob"}, &answer).error_code(), grpc::StatusCode::NOT_FOUND);
 }
 
 TEST_F(Secured, ARevokedCertificateIsWorthNothingAlsoWhereItIsConnectedAlready) {

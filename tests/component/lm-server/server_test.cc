@@ -1,12 +1,14 @@
 // The whole server but main(): real gRPC on a free port, real RocksDB, scripted speakers.
 #include "lm-server/service/server.h"
 
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <fstream>
 #include <functional>
 #include <future>
+#include <map>
 #include <memory>
 #include <string>
 #include <thread>
@@ -14,13 +16,17 @@
 
 #include "boost/asio/executor_work_guard.hpp"
 #include "boost/asio/io_context.hpp"
+#include "boost/asio/ip/tcp.hpp"
 #include "boost/asio/post.hpp"
 #include "common/backup.h"
 #include "common/credentials.h"
+#include "fmt/format.h"
 #include "gmock/gmock.h"
 #include "google/protobuf/util/delimited_message_util.h"
 #include "grpcpp/client_context.h"
+#include "grpcpp/create_channel.h"
 #include "grpcpp/generic/generic_stub.h"
+#include "grpcpp/security/credentials.h"
 #include "gtest/gtest.h"
 #include "kedge/v1/admin.grpc.pb.h"
 #include "kedge/v1/mobility.grpc.pb.h"
@@ -54,12 +60,29 @@ Settings settings() {
   return result;
 }
 
+// Tells whether any are left.
+class CountedCursor : public StoreCursor {
+ public:
+  CountedCursor(std::unique_ptr<StoreCursor> cursor, std::atomic<int>& count)
+      : cursor_(std::move(cursor)), count_(count) {
+    ++count_;
+  }
+  ~CountedCursor() override { --count_; }
+  std::uint64_t epoch() const override { return cursor_->epoch(); }
+  std::uint64_t revision() const override { return cursor_->revision(); }
+  absl::StatusOr<bool> next(std::string* key, std::string* value) override { return cursor_->next(key, value); }
+
+ private:
+  std::unique_ptr<StoreCursor> cursor_;
+  std::atomic<int>& count_;
+};
+
 // Real store whose disk can be made to fail.
 class FragileStore : public Store {
  public:
   explicit FragileStore(RocksDbStore& store) : store_(store) {}
   absl::StatusOr<StoreSnapshot> read() override { return store_.read(); }
-  std::unique_ptr<StoreCursor> cursor() override { return store_.cursor(); }
+  std::unique_ptr<StoreCursor> cursor() override { return std::make_unique<CountedCursor>(store_.cursor(), cursors); }
   void commit(Commit commit, Done done) override {
     if (!broken) return store_.commit(std::move(commit), std::move(done));
     done(absl::UnavailableError("the store cannot write: the disk of data_directory is full; make room"));
@@ -73,6 +96,7 @@ class FragileStore : public Store {
   std::string health() const override { return store_.health(); }
 
   std::atomic<bool> broken = false;
+  std::atomic<int> cursors = 0;
 
  private:
   RocksDbStore& store_;
@@ -81,17 +105,18 @@ class FragileStore : public Store {
 // One run of the server.
 class RunningServer {
  public:
-  explicit RunningServer(const std::string& directory, std::size_t queue_limit = MobilityService::kDefaultQueueLimit)
+  explicit RunningServer(const std::string& directory, const ServerLimits& limits = {},
+                         const std::string& listen = "[::1]:0")
       : store(*RocksDbStore::open(directory)),
         fragile(*store),
         engine(io, settings(), fragile, metrics),
         work_(io.get_executor()) {
     EXPECT_TRUE(engine.start().ok());
-    auto started = Server::start(io, engine, "[::1]:0", {true, {}}, {}, queue_limit);
+    auto started = Server::start(io, engine, listen, {true, {}}, {}, limits);
     EXPECT_TRUE(started.ok()) << started.status();
     server = std::move(*started);
     thread_ = std::thread([this] { io.run(); });
-    channel = *make_channel("[::1]:" + std::to_string(server->port()), {true, {}});
+    channel = connect();
     mobility = v1::Mobility::NewStub(channel);
     admin = v1::Admin::NewStub(channel);
   }
@@ -103,6 +128,17 @@ class RunningServer {
     store.reset();
   }
 
+  // A connection of its own.
+  std::shared_ptr<grpc::Channel> connect(const std::string& address = "[::1]") const {
+    return *make_channel(address + ":" + std::to_string(server->port()), {true, {}});
+  }
+  // The same of a client with these settings.
+  std::unique_ptr<v1::Admin::Stub> connect_as(const std::map<std::string, int>& settings) const {
+    grpc::ChannelArguments arguments;
+    for (const auto& [name, value] : settings) arguments.SetInt(name, value);
+    return v1::Admin::NewStub(grpc::CreateCustomChannel("[::1]:" + std::to_string(server->port()),
+                                                        grpc::InsecureChannelCredentials(), arguments));
+  }
   grpc::Status attach(const std::string& ar, const std::string& mn, v1::AttachResponse* response = nullptr) {
     v1::AttachRequest request;
     request.set_ar(ar);
@@ -399,33 +435,65 @@ TEST_F(ServerTest, ASecondSessionEndsTheFirst) {
   EXPECT_EQ(second.await(kPrefix, [](const auto&) { return true; }).attached_ar(), "ar1");
 }
 
-TEST_F(ServerTest, ASpeakerThatDoesNotReadIsCutOffAndResyncs) {
-  RunningServer run(directory_, 100);
-  ScriptedSpeaker slow(run, "ar1", false);
-  // gRPC's own buffers take some; the queue fills when they are full.
-  v1::AttachRequest request;
-  request.set_ar("ar1");
-  request.set_mn_id(kMn);
-  request.mutable_attachment()->set_link_layer_address(kMn);
-  request.mutable_attachment()->set_link_local("fe80::11");
-  request.set_trigger(v1::TRIGGER_ROUTER_SOLICITATION);
-  request.set_incarnation(1);
-  constexpr int kBatch = 20;
-  bool cut_off = false;
-  for (int i = 0; !cut_off && i < 3'000; ++i) {
+// Attaches that all change something, without a client: those of one MN, or of a new one each.
+class Churn {
+ public:
+  explicit Churn(RunningServer& run) : run_(run) {
+    request_.set_ar("ar1");
+    request_.mutable_attachment()->set_link_local("fe80::11");
+    request_.set_trigger(v1::TRIGGER_ROUTER_SOLICITATION);
+    request_.set_incarnation(1);
+  }
+  // Returns once they are committed.
+  void attach(int count, bool new_nodes = false) {
     std::promise<void> answered;
-    std::atomic<int> left = kBatch;
-    for (int k = 0; k < kBatch; ++k) {
+    std::atomic<int> left = count;
+    for (int k = 0; k < count; ++k) {
+      const int number = static_cast<int>(request_.sequence());
+      request_.set_mn_id(new_nodes ? fmt::format("02:00:00:01:{:02x}:{:02x}", number / 256, number % 256) : kMn);
+      request_.mutable_attachment()->set_link_layer_address(request_.mn_id());
       // Another interface each time, or nothing would change.
-      request.mutable_attachment()->set_interface("access" + std::to_string(k % 2));
-      request.set_sequence(request.sequence() + 1);
-      boost::asio::post(run.io, [&, request] {
-        run.engine.attach(request, {}, [&](const auto&) {
+      request_.mutable_attachment()->set_interface("access" + std::to_string(k % 2));
+      request_.set_sequence(request_.sequence() + 1);
+      boost::asio::post(run_.io, [&, request = request_] {
+        run_.engine.attach(request, {}, [&](const auto&) {
           if (--left == 0) answered.set_value();
         });
       });
     }
     answered.get_future().wait();
+  }
+
+ private:
+  RunningServer& run_;
+  v1::AttachRequest request_;
+};
+
+bool eventually(const std::function<bool()>& condition) {
+  const auto end = std::chrono::steady_clock::now() + kSessionPatience;
+  while (!condition()) {
+    if (std::chrono::steady_clock::now() > end) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  return true;
+}
+
+// Takes no more than the least that HTTP/2 begins with while nobody reads (RFC 9113, 6.9.2).
+const std::map<std::string, int> kNarrow = {{GRPC_ARG_HTTP2_BDP_PROBE, 0},
+                                            {GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, 65'535}};
+
+bool shows(const RunningServer& run, const std::string& line) {
+  return run.metrics.expose().find("\n" + line + "\n") != std::string::npos;
+}
+
+TEST_F(ServerTest, ASpeakerThatDoesNotReadIsCutOffAndResyncs) {
+  RunningServer run(directory_, {.session_queue = 100});
+  ScriptedSpeaker slow(run, "ar1", false);
+  // gRPC's own buffers take some; the queue fills when they are full.
+  Churn churn(run);
+  bool cut_off = false;
+  for (int i = 0; !cut_off && i < 3'000; ++i) {
+    churn.attach(20);
     grpc::ClientContext context;
     v1::ListNodesResponse nodes;
     ASSERT_TRUE(run.admin->ListNodes(&context, {}, &nodes).ok());
@@ -433,9 +501,160 @@ TEST_F(ServerTest, ASpeakerThatDoesNotReadIsCutOffAndResyncs) {
     cut_off = nodes.nodes(0).has_since() && !nodes.nodes(0).connected();
   }
   EXPECT_TRUE(cut_off);
+  EXPECT_TRUE(shows(run, R"(kedge_lm_slow_readers_total{method="kedge.v1.Mobility.Session"} 1)"));
   EXPECT_EQ(slow.finish().error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
   ScriptedSpeaker again(run, "ar1");
   EXPECT_EQ(again.snapshot.size(), 3U);
+}
+
+TEST_F(ServerTest, AWatcherThatDoesNotReadIsCutOffAndOthersMissNothing) {
+  RunningServer run(directory_, {.stalled_reader = std::chrono::seconds(2)});
+  const auto other = v1::Admin::NewStub(run.connect());
+  v1::WatchEventsRequest request;
+  request.set_from_start(true);
+  grpc::ClientContext slow_context;
+  slow_context.set_deadline(std::chrono::system_clock::now() + kSessionPatience);
+  const auto narrow = run.connect_as(kNarrow);
+  auto slow = narrow->WatchEvents(&slow_context, request);
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + kSessionPatience);
+  auto healthy = other->WatchEvents(&context, request);
+  std::atomic<std::uint64_t> seen = 0;
+  std::thread reader([&] {
+    for (v1::Event event; healthy->Read(&event);) {
+      EXPECT_EQ(event.id(), seen + 1);
+      seen = event.id();
+    }
+  });
+  Churn churn(run);
+  EXPECT_TRUE(eventually([&] {
+    churn.attach(20);
+    return shows(run, R"(kedge_lm_slow_readers_total{method="kedge.v1.Admin.WatchEvents"} 1)");
+  }));
+  // What had been sent before, and why no more comes.
+  v1::Event event;
+  while (slow->Read(&event)) {
+  }
+  const auto status = slow->Finish();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_THAT(status.error_message(), HasSubstr("has not taken the next message"));
+  grpc::ClientContext status_context;
+  v1::StatusResponse answer;
+  ASSERT_TRUE(other->Status(&status_context, {}, &answer).ok());
+  EXPECT_TRUE(eventually([&] { return seen >= answer.last_event_id(); }));
+  context.TryCancel();
+  reader.join();
+}
+
+TEST_F(ServerTest, NothingStaysOfABackupThatNobodyReads) {
+  RunningServer run(directory_, {.stalled_reader = std::chrono::seconds(1)});
+  Churn(run).attach(3'000, true);
+  grpc::ClientContext context;
+  const auto narrow = run.connect_as(kNarrow);
+  auto reader = narrow->Backup(&context, {});
+  EXPECT_TRUE(
+      eventually([&] { return shows(run, R"(kedge_lm_slow_readers_total{method="kedge.v1.Admin.Backup"} 1)"); }));
+  EXPECT_TRUE(eventually([&] { return run.fragile.cursors == 0; }));
+  v1::BackupRecord record;
+  while (reader->Read(&record)) {
+  }
+  EXPECT_FALSE(reader->Finish().ok());
+}
+
+TEST_F(ServerTest, AMessageThatIsTooLargeIsRefusedAndItsConnectionStays) {
+  RunningServer run(directory_, {.message_bytes = 65'536});
+  ScriptedSpeaker ar1(run, "ar1");
+  EXPECT_EQ(run.attach("ar1", std::string(100'000, 'x')).error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  ASSERT_TRUE(run.attach("ar1", kMn).ok());
+  EXPECT_EQ(ar1.await(kPrefix, [](const auto&) { return true; }).attached_ar(), "ar1");
+}
+
+TEST_F(ServerTest, CallsBeyondTheLimitOfAConnectionWaitAndOtherConnectionsDoNot) {
+  RunningServer run(directory_, {.streams_per_connection = 2});
+  auto ar1 = std::make_unique<ScriptedSpeaker>(run, "ar1");
+  ScriptedSpeaker ar2(run, "ar2");
+  auto third = std::async(std::launch::async, [&] {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + kSessionPatience);
+    v1::StatusResponse answer;
+    return run.admin->Status(&context, {}, &answer);
+  });
+  grpc::ClientContext context;
+  v1::StatusResponse answer;
+  EXPECT_TRUE(v1::Admin::NewStub(run.connect())->Status(&context, {}, &answer).ok());
+  EXPECT_EQ(third.wait_for(std::chrono::milliseconds(300)), std::future_status::timeout);
+  ar1.reset();
+  EXPECT_TRUE(third.get().ok());
+}
+
+using boost::asio::ip::tcp;
+
+// A connection on which nothing is ever said.
+class SilentClient {
+ public:
+  SilentClient(const RunningServer& run, const std::string& address) : socket_(io_) {
+    socket_.connect(
+        tcp::endpoint(boost::asio::ip::make_address(address), static_cast<std::uint16_t>(run.server->port())));
+  }
+  // Waits until the server closes it.
+  bool is_closed() {
+    // What gRPC says at the beginning.
+    std::array<char, 256> bytes;
+    boost::system::error_code error;
+    while (!error) socket_.read_some(boost::asio::buffer(bytes), error);
+    return error == boost::asio::error::eof || error == boost::asio::error::connection_reset;
+  }
+
+ private:
+  boost::asio::io_context io_;
+  tcp::socket socket_;
+};
+
+TEST_F(ServerTest, ConnectionsOfOneAddressAreLimitedAndOthersAreServed) {
+  RunningServer run(directory_, {.connections_per_address = 2}, "[::]:0");
+  {
+    SilentClient first(run, "::1");
+    SilentClient second(run, "::1");
+    SilentClient third(run, "::1");
+    EXPECT_TRUE(third.is_closed());
+    EXPECT_TRUE(shows(run, R"(kedge_lm_connections_refused_total{limit="connections_per_address"} 1)"));
+    EXPECT_TRUE(shows(run, "kedge_lm_connections 2"));
+    grpc::ClientContext context;
+    v1::StatusResponse answer;
+    EXPECT_TRUE(v1::Admin::NewStub(run.connect("127.0.0.1"))->Status(&context, {}, &answer).ok());
+  }
+  // What has ended counts no more.
+  EXPECT_TRUE(eventually([&] { return shows(run, "kedge_lm_connections 0"); }));
+  EXPECT_TRUE(run.attach("ar1", kMn).ok());
+}
+
+TEST_F(ServerTest, ConnectionsAreLimitedInAll) {
+  RunningServer run(directory_, {.connections = 2}, "[::]:0");
+  SilentClient first(run, "::1");
+  SilentClient second(run, "127.0.0.1");
+  EXPECT_TRUE(SilentClient(run, "127.0.0.2").is_closed());
+  EXPECT_TRUE(shows(run, R"(kedge_lm_connections_refused_total{limit="connections"} 1)"));
+}
+
+TEST_F(ServerTest, AConnectionThatDoesNotFinishItsHandshakeIsClosed) {
+  RunningServer run(directory_, {.handshake_timeout = std::chrono::seconds(1)});
+  EXPECT_TRUE(SilentClient(run, "::1").is_closed());
+  EXPECT_TRUE(eventually([&] { return shows(run, "kedge_lm_connections 0"); }));
+}
+
+TEST_F(ServerTest, AClientThatPingsTooOftenIsSentAway) {
+  RunningServer run(directory_);
+  const auto hasty = run.connect_as({{GRPC_ARG_KEEPALIVE_TIME_MS, 50},
+                                     {GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20'000},
+                                     {GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0}});
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + kPatience);
+  auto reader = hasty->WatchEvents(&context, {});
+  v1::Event event;
+  EXPECT_FALSE(reader->Read(&event));
+  EXPECT_THAT(reader->Finish().error_code(),
+              testing::AnyOf(grpc::StatusCode::UNAVAILABLE, grpc::StatusCode::RESOURCE_EXHAUSTED));
+  EXPECT_TRUE(run.attach("ar1", kMn).ok());
 }
 
 TEST_F(ServerTest, AFailingDiskRefusesAndRecovers) {

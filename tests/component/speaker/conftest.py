@@ -1,6 +1,7 @@
 import os
 import pathlib
 import re
+import socket
 import subprocess
 
 import pytest
@@ -27,6 +28,14 @@ def good():
 @pytest.fixture(scope="session")
 def programs():
     return PROGRAMS
+
+
+@pytest.fixture
+def free_port():
+    """A TCP port of [::1] that nobody listens at."""
+    with socket.socket(socket.AF_INET6) as probe:
+        probe.bind(("::1", 0))
+        return probe.getsockname()[1]
 
 
 @pytest.fixture

@@ -28,6 +28,10 @@ LM = {
     "a duration without a unit": (None, "mobility: {detach_grace: 10}\n", ":17:26: mobility.detach_grace: a duration with its unit"),
     "a duration out of range": (None, "mobility: {detach_grace: 11m}\n", ": mobility.detach_grace: must be 0s to 10m"),
     "an unknown log level": ("level: debug", "level: loud", ": log.level: "),
+    "an address to listen on without a port": ('listen: "[2001:db8:0:1::2]:8818"', 'listen: "2001:db8:0:1::2"', ": listen: "),
+    "no connection at all": (None, "limits: {connections: 100001}\n", ": limits.connections: 100001 is not 1 to 100000"),
+    "messages too small to be of use": (None, "limits: {message_bytes: 1000}\n", ": limits.message_bytes: 1000 is not 65536 to 67108864"),
+    "no time for a handshake": (None, "limits: {handshake_timeout: 100ms}\n", ": limits.handshake_timeout: must be 1s to 2m"),
     "no YAML": (None, "mobility: [\n", "not valid YAML"),
 }  # fmt: skip
 
@@ -46,6 +50,7 @@ SPEAKER = {
     "a duration that is none": ("[eth2]", "[eth2]\n  probe_after: soon", ":7:16: access.probe_after: a duration with its unit"),
     "a northbound on another machine": (None, 'frr: {northbound: "192.0.2.1:50051"}\n', ": frr.northbound: "),
     "a northbound without a port": (None, 'frr: {northbound: "127.0.0.1"}\n', ": frr.northbound: "),
+    "a word for closing the port": (None, "frr: {close_northbound: perhaps}\n", ":9:25: frr.close_northbound: true or false"),
     "a table of the kernel's own": (None, "kernel: {mobile_table: 254}\n", ": kernel.mobile_table: "),
     "one table for two purposes": (None, "kernel: {mobile_table: 8819}\n", ": kernel.mobile_table: the four tables must differ"),
     "a table below zero": (None, "kernel: {mobile_table: -1}\n", ":9:24: kernel.mobile_table: "),

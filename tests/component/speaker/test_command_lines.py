@@ -10,7 +10,7 @@ def test_help_names_every_option_and_the_exit_codes(run, daemon):
     result = run(daemon, "--help")
     assert result.returncode == 0
     assert result.stderr == ""
-    options = ["--config", "--check", "--version"] + (["--purge"] if daemon == "kedge-speaker" else [])
+    options = ["--config", "--check", "--doctor", "--version"] + (["--purge"] if daemon == "kedge-speaker" else [])
     for part in (*options, "Exit codes: 0 ", ", 1 ", ", 2 "):
         assert part in result.stdout
 

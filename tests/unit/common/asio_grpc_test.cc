@@ -12,7 +12,9 @@
 #include "boost/asio/io_context.hpp"
 #include "common/credentials.h"
 #include "common/log.h"
+#include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server.h"
+#include "grpcpp/server_builder.h"
 #include "kedge/v1/mobility.grpc.pb.h"
 
 namespace kedge {
@@ -66,7 +68,7 @@ class AsioGrpc : public testing::Test {
   void SetUp() override {
     set_log_level(LogLevel::kError);
     grpc::ServerBuilder builder;
-    ASSERT_TRUE(add_listening_port(builder, "[::1]:0", {.insecure_plaintext = true}, &port_).ok());
+    builder.AddListeningPort("[::1]:0", grpc::InsecureServerCredentials(), &port_);
     builder.RegisterService(&service_);
     server_ = builder.BuildAndStart();
     ASSERT_NE(server_, nullptr);

@@ -14,9 +14,7 @@ TEST(Credentials, NeitherChannelNorPortGoesWithoutCertificatesUnlessAskedByName)
   security.tls = {"/nonexistent/ca.pem", "/nonexistent/certificate.pem", "/nonexistent/key.pem", ""};
   const auto channel = make_channel("[::1]:8818", security);
   EXPECT_EQ(channel.status().code(), absl::StatusCode::kNotFound);
-  grpc::ServerBuilder builder;
-  int port = 0;
-  const auto status = add_listening_port(builder, "[::1]:8818", security, &port);
+  const auto status = make_server_credentials("[::1]:8818", security).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
   EXPECT_NE(std::string(status.message()).find("/nonexistent/certificate.pem: cannot be read"), std::string::npos);
   EXPECT_NE(std::string(status.message()).find("kedgectl pki issue"), std::string::npos);

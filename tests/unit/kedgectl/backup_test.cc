@@ -13,9 +13,9 @@
 #include <vector>
 
 #include "common/backup.h"
-#include "common/credentials.h"
 #include "gmock/gmock.h"
 #include "google/protobuf/util/delimited_message_util.h"
+#include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server.h"
 #include "grpcpp/server_builder.h"
 #include "gtest/gtest.h"
@@ -34,7 +34,7 @@ class FakeServer final : public v1::Admin::Service {
  public:
   FakeServer() {
     grpc::ServerBuilder builder;
-    EXPECT_TRUE(add_listening_port(builder, "[::1]:0", {.insecure_plaintext = true}, &port_).ok());
+    builder.AddListeningPort("[::1]:0", grpc::InsecureServerCredentials(), &port_);
     builder.RegisterService(this);
     server_ = builder.BuildAndStart();
   }

@@ -2,7 +2,8 @@
 
 #include <chrono>
 
-#include "common/credentials.h"
+#include "grpcpp/security/server_credentials.h"
+#include "grpcpp/server_builder.h"
 
 namespace kedge::kedgectl {
 
@@ -10,9 +11,8 @@ using namespace std::chrono_literals;
 
 FakeAdmin::FakeAdmin(int port) {
   grpc::ServerBuilder builder;
-  const auto status =
-      add_listening_port(builder, "[::1]:" + std::to_string(port), {.insecure_plaintext = true}, &port_);
-  if (!status.ok()) return;
+  builder.AddListeningPort("[::1]:" + std::to_string(port), grpc::InsecureServerCredentials(), &port_);
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.RegisterService(this);
   server_ = builder.BuildAndStart();
 }
