@@ -68,7 +68,7 @@ struct AccessPlaneConfig {
   std::chrono::milliseconds probe_after{5000};
   std::chrono::milliseconds probe_interval{1000};
   std::chrono::milliseconds overlap_guard{2000};
-  ArrivalRates arrivals;
+  ArrivalRates arrivals{};
 
   // Source of the frames that ask who is there, on all ARs: link_layer_address with the last bit turned over. While an
   // MN has a link to its old AR too, a bridge in between must not learn from them that the router is here: what the MN
