@@ -158,6 +158,7 @@ bool Speaker::receive() {
     session_->speaker_knows = true;
     session_.reset();
     synced_ = false;
+    commit_.clear();
     on_connection(absl::UnavailableError("the session is lost"));
     return true;
   }
@@ -167,10 +168,8 @@ bool Speaker::receive() {
     snapshot_.welcome = message->welcome();
   } else if (message->has_record()) {
     if (synced_) {
-      note_record(message->record());
-      earlier_.push_back(message->record());
-      if (earlier_.size() > 16) earlier_.erase(earlier_.begin());
-      on_record(message->record());
+      commit_.push_back(message->record());
+      if (!message->record().more()) take_commit();
     } else if (message->record().has_binding()) {
       snapshot_.bindings.push_back(message->record().binding());
     }
@@ -185,12 +184,24 @@ bool Speaker::receive() {
   return true;
 }
 
+// The controller acts on all records of a commit at once.
+void Speaker::take_commit() {
+  const auto commit = std::exchange(commit_, {});
+  for (const auto& record : commit) {
+    note_record(record);
+    earlier_.push_back(record);
+    if (earlier_.size() > 16) earlier_.erase(earlier_.begin());
+  }
+  for (const auto& record : commit) on_record(record);
+}
+
 bool Speaker::take_stale_record(Random& random) {
-  if (!synced_ || earlier_.empty()) return false;
-  const v1::Record old = earlier_[static_cast<std::size_t>(random.pick(static_cast<int>(earlier_.size())))];
+  if (!synced_ || earlier_.empty() || !commit_.empty()) return false;
+  v1::Record old = earlier_[static_cast<std::size_t>(random.pick(static_cast<int>(earlier_.size())))];
   if (!old.has_binding()) return false;
   const auto* now = record(*Ipv6Prefix::parse(old.binding().prefix()));
   if (now == nullptr || speaker::compare(old.binding().revision(), now->revision()) >= 0) return false;
+  old.set_more(false);
   on_record(old);
   return true;
 }

@@ -89,6 +89,7 @@ class Speaker : public speaker::LmClient,
     std::uint32_t level = 0;
   };
   const v1::Binding* record(const Ipv6Prefix& prefix) const;
+  void take_commit();
   void note_record(const v1::Record& record);
 
   World& world_;
@@ -100,6 +101,8 @@ class Speaker : public speaker::LmClient,
   Snapshot snapshot_;
   std::map<Ipv6Prefix, v1::Binding> records_;
   std::vector<v1::Record> earlier_;
+  // Of a commit that has not come to its end.
+  std::vector<v1::Record> commit_;
 
   struct Pending {
     std::optional<speaker::Route> route;

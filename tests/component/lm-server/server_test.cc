@@ -746,6 +746,12 @@ TEST_F(ServerTest, ABackupShowsOneRevisionWhileTheServerGoesOnAndCanBeRestored) 
 
 TEST_F(ServerTest, AnAttachThatItsSpeakerHasGivenUpDoesNotHappen) {
   RunningServer run(directory_);
+  {
+    // Connected before: connections are accepted by the executor that is blocked now.
+    grpc::ClientContext context;
+    v1::StatusResponse status;
+    ASSERT_TRUE(run.admin->Status(&context, {}, &status).ok());
+  }
   std::promise<void> blocked;
   std::promise<void> goes_on;
   boost::asio::post(run.io, [&] {

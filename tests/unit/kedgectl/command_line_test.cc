@@ -120,6 +120,7 @@ TEST_F(CommandLineTest, CanSetEveryFieldOfAPolicy) {
       {"fixed_prefixes", "2001:db8:1:f0::/64@ar1"},
       {"mobile_network_prefixes", "2001:db8:1:f00::/56@ar1"},
       {"serve_unknown", "false"},
+      {"require_authentication", "true"},
       {"relocate_after", "30s"},
       {"direct_uplink", "true"},
       {"max_prefixes", "4"},
@@ -191,7 +192,7 @@ TEST_F(CommandLineTest, RefusesMistakesWithAHint) {
   }
   EXPECT_THAT(
       message({"frobnicate"}).text,
-      HasSubstr("status, nodes, bindings, binding, watch, policy, node, detach, audit, backup, pki, frr-config, "
+      HasSubstr("status, nodes, bindings, binding, watch, policy, node, detach, audit, backup, doctor, pki, frr-config, "
                 "ipsec-config or station"));
   EXPECT_THAT(message({"watch", "--after", "-1"}).text, HasSubstr("--after: '-1' is no whole number of 0 or more"));
   EXPECT_THAT(message({"binding", "nonsense"}).text, HasSubstr("'nonsense' is neither an IPv6 address nor a prefix"));

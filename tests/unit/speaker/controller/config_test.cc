@@ -35,6 +35,7 @@ TEST(SpeakerConfigTest, TheSampleShowsEveryDefault) {
   ASSERT_TRUE(defaults.ok()) << defaults.status();
   defaults->config.mutable_lm()->set_address(sample->config.lm().address());
   defaults->config.mutable_lm()->set_insecure_plaintext(false);
+  defaults->config.mutable_access()->set_authenticator_socket(sample->config.access().authenticator_socket());
   defaults->config.mutable_metrics()->set_listen(sample->config.metrics().listen());
   EXPECT_EQ(sample->config.DebugString(), defaults->config.DebugString());
 }
