@@ -74,6 +74,7 @@ bool has_host_and_port(std::string_view address) {
 }
 
 constexpr std::uint32_t kHighestRate = 1'000'000;
+constexpr int kMostTunnelSources = 64;
 
 std::uint32_t with_default(std::uint32_t value, std::uint32_t fallback) { return value == 0 ? fallback : value; }
 
@@ -198,6 +199,11 @@ absl::StatusOr<Settings> make_settings(v1::SpeakerConfig config, const std::stri
                 "give the LM's address and port, for example \"[2001:db8::1]:8818\"");
   kedge::apply_defaults(*config.mutable_lm()->mutable_tls());
   check_access(config.mutable_access(), check, &settings.access);
+  check.require(config.access().tunnel_sources_size() <= kMostTunnelSources, "access.tunnel_sources",
+                fmt::format("at most {} addresses are possible", kMostTunnelSources));
+  for (const auto& address : config.access().tunnel_sources()) {
+    settings.tunnel_sources.insert(check.parsed(Ipv6Address::parse(address), "access.tunnel_sources"));
+  }
   check_frr(config.mutable_frr(), check, &settings.northbound);
   check_kernel(config.mutable_kernel(), check, &settings.forwarding);
   if (config.log().level().empty()) config.mutable_log()->set_level("info");

@@ -1,6 +1,7 @@
 // The speaker's configuration, checked and with its defaults filled in.
 #pragma once
 
+#include <set>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -20,6 +21,7 @@ struct Settings {
   ForwardingPlaneConfig forwarding;
   BestPathObserverConfig best_path;
   AccessFilterConfig access_filter;
+  std::set<Ipv6Address> tunnel_sources;
   NorthboundGuardConfig northbound;
 };
 

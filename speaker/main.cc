@@ -125,8 +125,10 @@ int run(const std::string& path, const speaker::Settings& settings) {
     }
     filter = *std::move(made);
     guard = std::make_unique<speaker::SourceGuard>(
-        executor, speaker::SourceGuard::Config{config.name(), silence(settings.access)}, *filter, authenticating,
-        metrics);
+        executor,
+        speaker::SourceGuard::Config{
+            .self = config.name(), .silence = silence(settings.access), .tunnel_sources = settings.tunnel_sources},
+        *filter, authenticating, metrics);
   } else if (const auto status = speaker::remove_access_filter(); !status.ok()) {
     log_warning("access_filter_not_removed", "error", status.ToString());
   }

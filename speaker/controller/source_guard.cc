@@ -14,8 +14,9 @@ constexpr std::chrono::milliseconds kRemovalsTogether{100};
 constexpr std::size_t kMostRemovals = 300;
 
 // Who may tunnel to this AR. An AR does not send to itself.
-TunnelEnds tunnel_ends(const v1::Welcome& welcome) {
+TunnelEnds tunnel_ends(const v1::Welcome& welcome, const std::set<Ipv6Address>& others) {
   TunnelEnds ends;
+  ends.peers = others;
   const auto insert = [](std::set<Ipv6Address>& to, const std::string& text) {
     if (const auto address = Ipv6Address::parse(text); address.ok()) to.insert(*address);
   };
@@ -63,7 +64,7 @@ void SourceGuard::take_snapshot(const v1::Welcome& welcome, const std::map<Ipv6P
   for (const auto& [prefix, record] : records) {
     if (record != nullptr) sources_.take(prefix, *record, now);
   }
-  auto tunnels = tunnel_ends(welcome);
+  auto tunnels = tunnel_ends(welcome, config_.tunnel_sources);
   const bool same = std::exchange(tunnels_, std::move(tunnels)) == tunnels_;
   if (std::exchange(snapshot_taken_, true) && same) return apply();
   replace();

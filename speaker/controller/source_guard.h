@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 
 #include "absl/status/status.h"
@@ -32,6 +33,8 @@ class SourceGuard {
     std::chrono::milliseconds silence;
     // How often it is looked after.
     std::chrono::milliseconds interval = std::chrono::seconds(2);
+    // Who may tunnel to this AR besides other ARs.
+    std::set<Ipv6Address> tunnel_sources = {};
   };
 
   // Filter and plane outlive it. Takes the plane's on_link_down.

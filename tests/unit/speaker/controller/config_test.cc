@@ -35,6 +35,7 @@ TEST(SpeakerConfigTest, TheSampleShowsEveryDefault) {
   ASSERT_TRUE(defaults.ok()) << defaults.status();
   defaults->config.mutable_lm()->set_address(sample->config.lm().address());
   defaults->config.mutable_lm()->set_insecure_plaintext(false);
+  *defaults->config.mutable_access()->mutable_tunnel_sources() = sample->config.access().tunnel_sources();
   defaults->config.mutable_access()->set_authenticator_socket(sample->config.access().authenticator_socket());
   defaults->config.mutable_metrics()->set_listen(sample->config.metrics().listen());
   EXPECT_EQ(sample->config.DebugString(), defaults->config.DebugString());
@@ -75,6 +76,7 @@ TEST(SpeakerConfigTest, EachErrorNamesTheKeyAndWhatToDo) {
   expect_error(base + "access: {interfaces: [e]}\nkernel: {mobile_table: 8819}\n", "must differ");
   expect_error(base + "access: {interfaces: [e]}\nkernel: {access_mtu: 1280}\n", "kernel.access_mtu");
   expect_error(base + "access: {interfaces: [e]}\nkernel: {route_protocol: 2}\n", "kernel.route_protocol");
+  expect_error(base + "access: {interfaces: [e], tunnel_sources: [nowhere]}\n", "access.tunnel_sources");
   expect_error(base + "access: {interfaces: [e]}\nlog: {level: loud}\n", "log.level");
   expect_error(base + "access: {interface: [e]}\n", "speaker.yaml:3:10: access.interface: unknown key; did you mean");
 }

@@ -61,8 +61,9 @@ class FakeAccess : public AccessPlane {
 
 class SourceGuardTest : public ::testing::Test {
  protected:
-  void start(std::chrono::milliseconds silence = 1h) {
-    guard_ = std::make_unique<SourceGuard>(io_.get_executor(), SourceGuard::Config{"ar1", silence, 1ms}, filter_,
+  void start(std::chrono::milliseconds silence = 1h, std::set<Ipv6Address> tunnel_sources = {}) {
+    guard_ = std::make_unique<SourceGuard>(io_.get_executor(),
+                                           SourceGuard::Config{"ar1", silence, 1ms, std::move(tunnel_sources)}, filter_,
                                            access_, metrics_);
     guard_->on_health = [this](const absl::Status& status) { health_.push_back(status); };
   }
@@ -134,6 +135,13 @@ TEST_F(SourceGuardTest, OnlyTheOtherAccessRoutersMayTunnelToTheSegmentIdentifier
   snapshot({});
   EXPECT_THAT(filter_.tunnels.segments, ElementsAre(address("2001:db8:a1::d"), address("2001:db8:a1::e")));
   EXPECT_THAT(filter_.tunnels.peers, ElementsAre(address("2001:db8:a2::1"), address("2001:db8:a3::1")));
+}
+
+TEST_F(SourceGuardTest, OthersMayTunnelThatTheOperatorNames) {
+  start(1h, {address("2001:db8:c0::1")});
+  snapshot({});
+  EXPECT_THAT(filter_.tunnels.peers,
+              ElementsAre(address("2001:db8:a2::1"), address("2001:db8:a3::1"), address("2001:db8:c0::1")));
 }
 
 TEST_F(SourceGuardTest, WhatAnEarlierRunHasLeftStaysUntilTheSnapshot) {
