@@ -156,6 +156,7 @@ class PacketAccessPlane final : public AccessPlane {
   // Frames out.
   bool send_frame(Port& port, std::span<const std::uint8_t> frame);
   bool send_advertisements(const LinkLayerAddress& mn, Served& served);
+  void answer_solicitation(Port& port, std::span<const std::uint8_t> bytes);
   void send_probe(const LinkLayerAddress& mn, std::size_t port, const Ipv6Address& link_local);
   void ask(const LinkLayerAddress& mn);
   void answer(const LinkLayerAddress& mn, bool answered);
@@ -458,6 +459,7 @@ void PacketAccessPlane::on_frame(std::size_t index, std::span<const std::uint8_t
     }
     schedule(mn, served);
   }
+  if (verdict.moved_away && heard.trigger == v1::TRIGGER_NEIGHBOUR_DISCOVERY) answer_solicitation(port, bytes);
   const bool report = verdict.report && admit(heard.station, verdict, heard.at);
   if (!verdict.served) update_suppression(heard.station);
   if (!report) return;
@@ -576,6 +578,26 @@ bool PacketAccessPlane::send_advertisements(const LinkLayerAddress& mn, Served& 
 
 // RFC 4861, 7.3.3: a unicast neighbour solicitation. Where the address that we know of the MN is no more than a guess
 // it would stay unanswered, so a question to all nodes goes along, in a frame to this MN alone.
+// The kernel hears nothing of stations that are not let in. One that is here all the same, and has forgotten the
+// router's link-layer address, could not say so otherwise.
+void PacketAccessPlane::answer_solicitation(Port& port, std::span<const std::uint8_t> bytes) {
+  const auto packet = parse_icmpv6_frame(bytes);
+  if (!packet.ok() || packet->type() != Icmpv6Type::kNeighbourSolicitation) return;
+  const auto solicitation = parse_neighbour_solicitation(*packet);
+  if (!solicitation.ok() || solicitation->target != config_.link_local) return;
+  // Duplicate address detection.
+  if (packet->addresses.source.is_unspecified()) return;
+  send_frame(port, build_frame({.link_source = config_.link_layer_address,
+                                .link_destination = packet->addresses.link_source,
+                                .source = config_.link_local,
+                                .destination = packet->addresses.source},
+                               NeighbourAdvertisement{.target = config_.link_local,
+                                                      .router = true,
+                                                      .solicited = true,
+                                                      .override_flag = true,
+                                                      .target_link_layer_address = config_.link_layer_address}));
+}
+
 void PacketAccessPlane::send_probe(const LinkLayerAddress& mn, std::size_t port, const Ipv6Address& link_local) {
   FrameAddresses addresses{.link_source = config_.link_layer_address,
                            .link_destination = mn,

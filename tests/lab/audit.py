@@ -140,8 +140,9 @@ def _flat(value, path=()):
     return {path: value}
 
 
-def differences(lab, core="core"):
-    """One line for each thing that is not as the bindings say; none when all is at rest and exact."""
+def differences(lab, core="core", old_links_stay=False):
+    """One line for each thing that is not as the bindings say; none when all is at rest and exact. While the link to an old access router stays
+    up, what that one still holds something for may be sent there, too."""
     answers = [lab.run("lm", "kedgectl", what, "-o", "json", check=False) for what in ("nodes", "bindings")]
     if any(answer.returncode != 0 for answer in answers):
         return ["the LM does not answer: " + "; ".join(answer.stderr.strip() for answer in answers)]
@@ -165,6 +166,10 @@ def differences(lab, core="core"):
         "bgp": _held_by_bgp(lab, core, [ipaddress.ip_network(pool) for info in infos.values() for pool in info["pools"]]),
         "holders": {b["prefix"]: {holder["ar"] for holder in b["holders"]} for b in bindings},
     }
+    if old_links_stay:
+        for name, sources in actual["sources"].items():
+            extra = (sources or set()) - desired["sources"][name]
+            actual["sources"][name] = sources and sources - {one for one in extra if name in actual["holders"].get(one[0], ())}
     wanted, held = _flat(desired), _flat(actual)
     return [
         f"{' '.join(map(str, key))}: {held.get(key, 'nothing')} instead of {wanted.get(key, 'nothing')}"

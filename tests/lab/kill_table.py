@@ -211,7 +211,7 @@ def as_it_should_be(lab, prefix, target):
     """What is not, one line each."""
     if not reflector_answers(lab):
         return ["the reflector's bgpd does not answer"]
-    found = audit.differences(lab)
+    found = audit.differences(lab, old_links_stay=True)
     if not found and lab.binding(prefix)["attached_ar"] != target:
         found = [f"{prefix}: not attached at {target}"]
     return found

@@ -607,6 +607,35 @@ TEST_F(AccessPlaneTest, FramesCountAgainWhenTheGuardHasRunOut) {
   }));
 }
 
+// The kernel hears nothing of a station that is not let in.
+TEST_F(AccessPlaneTest, AnMnThatWasMovedAwayFindsTheRouterAgain) {
+  config_.overlap_guard = milliseconds(0);
+  use_fake_mn();
+  const Wire wire(*mn_, "port0");
+  wire.send(solicitation(kMnMac));
+  ASSERT_TRUE(heard(kMnMac));
+  plane_->serve(kMnMac, eui64_link_local(kMnMac), "acc0", {});
+  plane_->release(kMnMac);
+  const auto target = config_.link_local;
+  const auto frame = build_frame({.link_source = kMnMac,
+                                  .link_destination = multicast_link_layer_address(solicited_node_address(target)),
+                                  .source = eui64_link_local(kMnMac),
+                                  .destination = solicited_node_address(target)},
+                                 NeighbourSolicitation{.target = target, .source_link_layer_address = kMnMac});
+  EXPECT_TRUE(until([&] {
+    wire.send(frame);
+    for (const auto& received : wire.received()) {
+      const auto packet = parse_icmpv6_frame(received);
+      if (!packet.ok() || packet->type() != Icmpv6Type::kNeighbourAdvertisement) continue;
+      const auto advertisement = parse_neighbour_advertisement(*packet);
+      if (advertisement.ok() && packet->addresses.link_destination == kMnMac && advertisement->solicited) {
+        return advertisement->target_link_layer_address == config_.link_layer_address;
+      }
+    }
+    return false;
+  }));
+}
+
 TEST_F(AccessPlaneTest, TheSameMnOnTwoPortsIsServedOnTheNewest) {
   config_.interfaces = {"acc0", "acc1"};
   config_.overlap_guard = milliseconds(200);
