@@ -616,6 +616,8 @@ TEST_F(AccessPlaneTest, AnMnThatWasMovedAwayFindsTheRouterAgain) {
   ASSERT_TRUE(heard(kMnMac));
   plane_->serve(kMnMac, eui64_link_local(kMnMac), "acc0", {});
   plane_->release(kMnMac);
+  // What the kernel would answer is kept out.
+  ar_->exec("ip addr del fe80::1/64 dev acc0");
   const auto target = config_.link_local;
   const auto frame = build_frame({.link_source = kMnMac,
                                   .link_destination = multicast_link_layer_address(solicited_node_address(target)),
