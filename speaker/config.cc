@@ -13,7 +13,7 @@
 #include "common/status.h"
 #include "common/time.h"
 #include "fmt/format.h"
-#include "speaker/authenticator/authenticator_server.h"
+#include "speaker/authenticator/authenticator_socket.h"
 #include "speaker/frr/northbound_address.h"
 
 namespace kedge::speaker {

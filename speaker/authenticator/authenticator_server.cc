@@ -1,7 +1,6 @@
 #include "speaker/authenticator/authenticator_server.h"
 
 #include <sys/stat.h>
-#include <sys/un.h>
 
 #include <algorithm>
 #include <chrono>
@@ -14,6 +13,7 @@
 #include "grpcpp/server.h"
 #include "grpcpp/server_builder.h"
 #include "kedge/v1/authenticator.grpc.pb.h"
+#include "speaker/authenticator/authenticator_socket.h"
 
 namespace kedge::speaker {
 namespace {
@@ -127,12 +127,6 @@ class UnixServer final : public AuthenticatorServer {
 };
 
 }  // namespace
-
-absl::Status check_authenticator_socket(const std::string& path) {
-  if (!path.empty() && path.front() == '/' && path.size() < sizeof(sockaddr_un::sun_path)) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat("an absolute path of at most ", sizeof(sockaddr_un::sun_path) - 1, " bytes is expected"));
-}
 
 absl::StatusOr<std::unique_ptr<AuthenticatorServer>> AuthenticatorServer::start(boost::asio::any_io_executor executor,
                                                                                 AuthenticatingAccessPlane& plane,

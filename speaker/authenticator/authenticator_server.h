@@ -24,7 +24,4 @@ class AuthenticatorServer {
   virtual ~AuthenticatorServer() = default;
 };
 
-// Of the configuration's key, for errors at start. InvalidArgument.
-absl::Status check_authenticator_socket(const std::string& path);
-
 }  // namespace kedge::speaker

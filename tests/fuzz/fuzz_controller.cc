@@ -67,6 +67,8 @@ class Observer final : public BestPathObserver {
  public:
   void watch(const Ipv6Prefix&, const Ipv6Address&, std::uint32_t) override {}
   void unwatch(const Ipv6Prefix&) override {}
+  void await_withdrawal(const Ipv6Prefix&, std::uint32_t) override {}
+  void forget_withdrawal(const Ipv6Prefix&) override {}
 };
 
 class Access final : public AccessPlane {
@@ -165,7 +167,11 @@ class Speaker {
         }
         break;
       case 6:
-        observer_.on_superseded(prefix(in));
+        if (in.flag()) {
+          observer_.on_superseded(prefix(in));
+        } else {
+          observer_.on_withdrawn(prefix(in));
+        }
         break;
       case 7:
         arrive(in);

@@ -49,8 +49,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const auto prefix = *kedge::Ipv6Prefix::parse("2001:db8:1:1::/64");
   for (const std::string& text : {cut.reply ? cut.reply->text : std::string(), bytes}) {
     require(text.size() <= size, "a reply is part of what came");
-    const auto best = kedge::speaker::parse_best_path(prefix, text);
-    if (best.ok() && *best) require(!(*best)->next_hop.is_link_local(), "the next hop is a global one");
+    const auto paths = kedge::speaker::parse_paths(prefix, text);
+    if (paths.ok() && paths->best) require(!paths->best->next_hop.is_link_local(), "the next hop is a global one");
+    static_cast<void>(kedge::speaker::neighbours_follow(text, std::chrono::seconds(1), std::chrono::seconds(10)));
   }
   return 0;
 }

@@ -14,6 +14,7 @@
 #include "grpcpp/create_channel.h"
 #include "gtest/gtest.h"
 #include "kedge/v1/authenticator.grpc.pb.h"
+#include "speaker/authenticator/authenticator_socket.h"
 
 namespace kedge::speaker {
 namespace {
