@@ -340,15 +340,23 @@ def test_a_rebooted_access_router_announces_none_of_the_statics_that_its_configu
     (tmp_path / "frr.conf").write_text(saved, encoding="utf-8")
     lab.move(events, "ar1", away)
     audit(lab)
-    heard = lab.start("core", "stdbuf", "-oL", "ip", "-6", "monitor", "route")
+    file = tmp_path / "routes"
+    heard = lab.start("core", "sh", "-c", f"exec stdbuf -oL ip -6 monitor route >{file}")
+
+    def seen(mark):
+        """All changes of routes in the core up to now are in the file. The mark is a route that comes and goes."""
+        for verb in ("add", "del"):
+            lab.run("core", "ip", "-6", "route", verb, "blackhole", mark)
+        return file.exists() and mark in file.read_text()
+
+    scenarios.wait_until("the core's routes are watched", lambda: seen("2001:db8:ffff:1::/64"))
     begin = time.monotonic_ns()
     reboot(lab, "ar2", {"/etc/frr/frr.conf": tmp_path / "frr.conf"})
     audit(lab, seconds=60)
     end = time.monotonic_ns()
-    heard.terminate()
-    routes = heard.communicate(timeout=10)[0].splitlines()
-    assert any("2001:db8:2000::/48" in route for route in routes), "the core was not heard"
-    assert [route for route in routes if away in route] == []
+    scenarios.wait_until("all changes have been written", lambda: seen("2001:db8:ffff:2::/64"))
+    scenarios.stop_process(heard)
+    assert [route for route in file.read_text().splitlines() if away in route] == []
     flow.stop()
     assert_nothing_lost(flow, begin, end)
     assert "blackhole" not in lab.output("ar2", "cat", "/etc/frr/frr.conf")
