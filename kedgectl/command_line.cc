@@ -375,13 +375,15 @@ class Parser {
     }
   }
 
+  static void add_lm_config(CLI::App* app, std::string* path) {
+    app->add_option("--lm-config", *path, "The LM's configuration file")->type_name("FILE")->capture_default_str();
+  }
+
   void add_frr_config() {
     frr_config_app_ = add_command(
         "frr-config", "FRR's configuration for Kedge: filters, levels of preference, sessions", kFrrConfigExamples);
     auto* app = frr_config_app_;
-    app->add_option("--lm-config", frr_config_.lm_config, "The LM's configuration file")
-        ->type_name("FILE")
-        ->capture_default_str();
+    add_lm_config(app, &frr_config_.lm_config);
     app->add_option("--ar", frr_config_.ar, "Of this access router; by default of the reflector")->type_name("NAME");
     app->add_option("--reflector", frr_config_.reflectors, "Address of a route reflector; several may be given")
         ->required()
@@ -409,9 +411,7 @@ class Parser {
     ipsec_config_app_ = add_command(
         "ipsec-config", "strongSwan's configuration for Kedge: signalling and tunnels in ESP", kIpsecConfigExamples);
     auto* app = ipsec_config_app_;
-    app->add_option("--lm-config", ipsec_config_.lm_config, "The LM's configuration file")
-        ->type_name("FILE")
-        ->capture_default_str();
+    add_lm_config(app, &ipsec_config_.lm_config);
     app->add_option("--ar", ipsec_config_.ar, "Of this access router; by default of the LM")->type_name("NAME");
     app->add_option("--lm-name", ipsec_config_.lm_name, "The LM's name in its certificate")
         ->type_name("NAME")
@@ -475,9 +475,7 @@ class Parser {
     doctor_app_->add_option("--speaker-config", doctor_.speaker_config, "The speaker's configuration file")
         ->type_name("FILE")
         ->capture_default_str();
-    doctor_app_->add_option("--lm-config", doctor_.lm_config, "The LM's configuration file")
-        ->type_name("FILE")
-        ->capture_default_str();
+    add_lm_config(doctor_app_, &doctor_.lm_config);
   }
 
   void add_backup() {

@@ -1,9 +1,9 @@
 #include "kedgectl/ipsec_config.h"
 
-#include <cstdio>
 #include <utility>
 
 #include "common/config.h"
+#include "common/endpoint.h"
 #include "common/ipv6.h"
 #include "fmt/format.h"
 #include "kedgectl/network.h"
@@ -23,20 +23,14 @@ struct Listen {
   int port = kDefaultPort;
 };
 
-// "[address]:port", as the LM itself reads it.
 absl::StatusOr<Listen> listen_of(const v1::LmConfig& config) {
-  const std::string& text = config.listen();
-  if (text.empty()) return Listen{"::1"};
-  const auto end = text.rfind("]:");
-  int port = 0;
-  if (text.front() != '[' || end == std::string::npos || std::sscanf(text.c_str() + end, "]:%d", &port) != 1 ||
-      port < 1 || port > 65535) {
-    return absl::InvalidArgumentError(fmt::format("listen: \"{}\" is not \"[address]:port\"", text));
+  if (config.listen().empty()) return Listen{"::1"};
+  const auto endpoint = parse_endpoint(config.listen());
+  if (!endpoint.ok() || !endpoint->address().is_v6() || endpoint->port() == 0) {
+    return absl::InvalidArgumentError(fmt::format("listen: \"{}\" is not \"[address]:port\"", config.listen()));
   }
-  const auto address = Ipv6Address::parse(text.substr(1, end - 1));
-  if (!address.ok())
-    return absl::InvalidArgumentError(fmt::format("listen: {}", std::string(address.status().message())));
-  return Listen{address->is_unspecified() ? std::string() : address->to_string(), port};
+  const auto address = endpoint->address();
+  return Listen{address.is_unspecified() ? std::string() : address.to_string(), endpoint->port()};
 }
 
 std::string subject(const std::string& role, const std::string& name) { return fmt::format("CN={} {}", role, name); }

@@ -2,8 +2,8 @@
 // to this AR's segment identifiers only what other ARs have tunnelled.
 //
 // Access interfaces send no multicast listener reports of the kernel, which come when a link does. From them a bridge
-// would learn that the router is here, while the MN behind it is still served by another AR; and what the MN sends would
-// come here before it is let in.
+// would learn that the router is here, while the MN behind it is still served by another AR; and what the MN sends
+// would come here before it is let in.
 //
 // Threading: all calls on the speaker's executor; they block for as long as the kernel takes.
 // Performance: change() takes about 0.1 ms for an addition and 0.4 ms for a removal among 10,000 sources, replace_all()

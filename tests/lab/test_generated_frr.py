@@ -1,8 +1,6 @@
 """What `kedgectl frr-config` writes, on real FRR in place of the lab's own BGP configuration: sessions with TCP MD5 and TTL security come up, nodes
 move without loss, and an access router cannot announce what is not its own."""
 
-import os
-import pathlib
 import re
 import subprocess
 
@@ -14,7 +12,7 @@ from mobile import Mobile, finish, flow_to
 LAB = "generated_lab"
 REFLECTOR = "2001:db8:c0::1"
 SECRET = "a-secret-of-the-lab"
-KEDGECTL = pathlib.Path(os.environ.get("KEDGE_BUILD_DIR") or scenarios.REPOSITORY / "build" / "release") / "kedgectl" / "kedgectl"
+KEDGECTL = scenarios.labs.build_folder() / "kedgectl" / "kedgectl"
 
 
 def without_bgp(text):

@@ -1,8 +1,6 @@
 """`kedgectl ipsec-config` with real strongSwan: its configuration is taken, and access routers and LM make their IKE SAs by Kedge's certificates.
 Whether packets are then carried in ESP needs a kernel that has ESP; where it has not, the test says so."""
 
-import os
-import pathlib
 import re
 import subprocess
 import warnings
@@ -14,7 +12,7 @@ import scenario
 CHARON = "/usr/sbin/charon-systemd"
 PKI = scenario.REPOSITORY / "containerlab" / "pki"
 LM_CONFIG = scenario.REPOSITORY / "containerlab" / "handover" / "nodes" / "lm" / "lm.yaml"
-KEDGECTL = pathlib.Path(os.environ.get("KEDGE_BUILD_DIR") or scenario.REPOSITORY / "build" / "release") / "kedgectl" / "kedgectl"
+KEDGECTL = scenario.labs.build_folder() / "kedgectl" / "kedgectl"
 
 STRONGSWAN_CONF = """
 charon-systemd {{

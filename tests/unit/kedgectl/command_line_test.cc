@@ -192,8 +192,9 @@ TEST_F(CommandLineTest, RefusesMistakesWithAHint) {
   }
   EXPECT_THAT(
       message({"frobnicate"}).text,
-      HasSubstr("status, nodes, bindings, binding, watch, policy, node, detach, audit, backup, doctor, pki, frr-config, "
-                "ipsec-config or station"));
+      HasSubstr(
+          "status, nodes, bindings, binding, watch, policy, node, detach, audit, backup, doctor, pki, frr-config, "
+          "ipsec-config or station"));
   EXPECT_THAT(message({"watch", "--after", "-1"}).text, HasSubstr("--after: '-1' is no whole number of 0 or more"));
   EXPECT_THAT(message({"binding", "nonsense"}).text, HasSubstr("'nonsense' is neither an IPv6 address nor a prefix"));
   EXPECT_THAT(message({"binding", "2001:db8::1/64"}).text, HasSubstr("did you mean 2001:db8::/64?"));

@@ -4,6 +4,7 @@
 #include "common/log.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/unit/speaker/access/idle_access_plane.h"
 
 namespace kedge::speaker {
 namespace {
@@ -16,15 +17,9 @@ using Station = AuthenticatingAccessPlane::Station;
 const LinkLayerAddress kMn = LinkLayerAddress::parse("02:00:5e:00:00:01").value();
 const LinkLayerAddress kOther = LinkLayerAddress::parse("02:00:5e:00:00:02").value();
 
-class InnerAccess : public AccessPlane {
+class InnerAccess : public testing::IdleAccessPlane {
  public:
-  void serve(const LinkLayerAddress&, const Ipv6Address&, const std::string&,
-             const std::vector<AdvertisedPrefix>&) override {}
   void release(const LinkLayerAddress& mn) override { released.push_back(mn.to_string()); }
-  void release_after_restart(const LinkLayerAddress&) override {}
-  void refuse(const LinkLayerAddress&, std::chrono::milliseconds) override {}
-  std::optional<SteadyTime> last_heard(const LinkLayerAddress&) const override { return std::nullopt; }
-  void probe(const LinkLayerAddress&, const Ipv6Address&, const std::string&, std::function<void(bool)>) override {}
 
   std::vector<std::string> released;
 };

@@ -15,22 +15,12 @@
 #include "gtest/gtest.h"
 #include "kedge/v1/authenticator.grpc.pb.h"
 #include "speaker/authenticator/authenticator_socket.h"
+#include "tests/unit/speaker/access/idle_access_plane.h"
 
 namespace kedge::speaker {
 namespace {
 
 using ::testing::HasSubstr;
-
-class NoAccess : public AccessPlane {
- public:
-  void serve(const LinkLayerAddress&, const Ipv6Address&, const std::string&,
-             const std::vector<AdvertisedPrefix>&) override {}
-  void release(const LinkLayerAddress&) override {}
-  void release_after_restart(const LinkLayerAddress&) override {}
-  void refuse(const LinkLayerAddress&, std::chrono::milliseconds) override {}
-  std::optional<SteadyTime> last_heard(const LinkLayerAddress&) const override { return std::nullopt; }
-  void probe(const LinkLayerAddress&, const Ipv6Address&, const std::string&, std::function<void(bool)>) override {}
-};
 
 class AuthenticatorServerTest : public ::testing::Test {
  protected:
@@ -70,7 +60,7 @@ class AuthenticatorServerTest : public ::testing::Test {
 
   boost::asio::io_context io_;
   boost::asio::executor_work_guard<boost::asio::io_context::executor_type> work_{io_.get_executor()};
-  AuthenticatingAccessPlane plane_{io_.get_executor(), {"access1"}, std::make_unique<NoAccess>()};
+  AuthenticatingAccessPlane plane_{io_.get_executor(), {"access1"}, std::make_unique<testing::IdleAccessPlane>()};
   std::thread thread_{[this] { io_.run(); }};
   std::string folder_;
   std::string path_;

@@ -3,6 +3,7 @@
 #include "boost/asio/io_context.hpp"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/unit/speaker/access/idle_access_plane.h"
 
 namespace kedge::speaker {
 namespace {
@@ -48,17 +49,6 @@ class FakeFilter : public AccessFilter {
   int changes = 0;
 };
 
-class FakeAccess : public AccessPlane {
- public:
-  void serve(const LinkLayerAddress&, const Ipv6Address&, const std::string&,
-             const std::vector<AdvertisedPrefix>&) override {}
-  void release(const LinkLayerAddress&) override {}
-  void release_after_restart(const LinkLayerAddress&) override {}
-  void refuse(const LinkLayerAddress&, std::chrono::milliseconds) override {}
-  std::optional<SteadyTime> last_heard(const LinkLayerAddress&) const override { return std::nullopt; }
-  void probe(const LinkLayerAddress&, const Ipv6Address&, const std::string&, std::function<void(bool)>) override {}
-};
-
 class SourceGuardTest : public ::testing::Test {
  protected:
   void start(std::chrono::milliseconds silence = 1h, std::set<Ipv6Address> tunnel_sources = {}) {
@@ -99,7 +89,7 @@ class SourceGuardTest : public ::testing::Test {
   boost::asio::io_context io_;
   Metrics metrics_;
   FakeFilter filter_;
-  FakeAccess access_;
+  testing::IdleAccessPlane access_;
   std::vector<absl::Status> health_;
   std::unique_ptr<SourceGuard> guard_;
 };
