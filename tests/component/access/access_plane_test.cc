@@ -284,6 +284,13 @@ class AccessPlaneTest : public testing::Test {
     start();
     ASSERT_TRUE(until([&] { return plane_->counters().provocations_sent > 0; }));
   }
+  // Heard, served, and attached elsewhere then.
+  void come_and_be_moved_away(const Wire& wire) {
+    wire.send(solicitation(kMnMac));
+    ASSERT_TRUE(heard(kMnMac));
+    plane_->serve(kMnMac, eui64_link_local(kMnMac), "acc0", {});
+    plane_->release(kMnMac);
+  }
 
   int before_ = -1;
   std::optional<Namespace> ar_;
@@ -573,10 +580,7 @@ TEST_F(AccessPlaneTest, FramesAfterAReleaseAreNoArrivalUntilTheLinkHasChanged) {
   config_.overlap_guard = seconds(600);
   use_fake_mn();
   const Wire wire(*mn_, "port0");
-  wire.send(solicitation(kMnMac));
-  ASSERT_TRUE(heard(kMnMac));
-  plane_->serve(kMnMac, eui64_link_local(kMnMac), "acc0", {});
-  plane_->release(kMnMac);
+  ASSERT_NO_FATAL_FAILURE(come_and_be_moved_away(wire));
   arrivals_.clear();
   wire.send(solicitation(kMnMac));
   wire.send(data(kMnMac));
@@ -595,10 +599,7 @@ TEST_F(AccessPlaneTest, FramesCountAgainWhenTheGuardHasRunOut) {
   config_.overlap_guard = milliseconds(200);
   use_fake_mn();
   const Wire wire(*mn_, "port0");
-  wire.send(solicitation(kMnMac));
-  ASSERT_TRUE(heard(kMnMac));
-  plane_->serve(kMnMac, eui64_link_local(kMnMac), "acc0", {});
-  plane_->release(kMnMac);
+  ASSERT_NO_FATAL_FAILURE(come_and_be_moved_away(wire));
   arrivals_.clear();
   // Data only: it must pass the kernel's filter again.
   EXPECT_TRUE(until([&] {
@@ -612,10 +613,7 @@ TEST_F(AccessPlaneTest, AnMnThatWasMovedAwayFindsTheRouterAgain) {
   config_.overlap_guard = milliseconds(0);
   use_fake_mn();
   const Wire wire(*mn_, "port0");
-  wire.send(solicitation(kMnMac));
-  ASSERT_TRUE(heard(kMnMac));
-  plane_->serve(kMnMac, eui64_link_local(kMnMac), "acc0", {});
-  plane_->release(kMnMac);
+  ASSERT_NO_FATAL_FAILURE(come_and_be_moved_away(wire));
   // What the kernel would answer is kept out.
   ar_->exec("ip addr del fe80::1/64 dev acc0");
   const auto target = config_.link_local;
