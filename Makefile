@@ -4,7 +4,7 @@ PRESET ?= release
 JOBS ?= $(shell nproc)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test format clean
+.PHONY: help setup build demo test bench format clean
 
 help: ## This list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
@@ -27,6 +27,11 @@ demo: setup ## Set up, build, move a mobile node between two access routers and 
 
 test: ## Set up, build, run all tests; the last line gives the totals (root)
 	@scripts/test.sh
+
+bench: setup ## Measure beside GoBGP, ExaBGP, vtysh and etcd; BENCH="lm storm" for parts of it (root)
+	@scripts/setup.sh bench-packages.txt
+	@$(MAKE) --no-print-directory build
+	@/usr/bin/python3 tests/bench/bench.py $(BENCH)
 
 format: ## Format the C++ code in place
 	@git ls-files -z --cached --others --exclude-standard -- '*.h' '*.cc' '*.c' | xargs -0 --no-run-if-empty clang-format -i

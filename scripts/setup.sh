@@ -1,14 +1,17 @@
 #!/usr/bin/env bash
-# Installs the Debian packages of packages.txt that are missing. Safe to repeat; silent about apt unless it fails.
-# Leaves every service as it found it: freshly installed, FRR, strongSwan, hostapd and wpa_supplicant are neither started nor enabled at boot.
+# Installs the Debian packages of a list that are missing: setup.sh [LIST], in this folder (default: packages.txt; bench-packages.txt is
+# what `make bench` compares Kedge with). Safe to repeat; silent about apt unless it fails.
+# Leaves every service as it found it: freshly installed, FRR, strongSwan, GoBGP, etcd and others are neither started nor enabled at boot.
 #
 #   KEDGE_ANY_SYSTEM=1  go on although this is not Debian 12
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+list=$here/${1:-packages.txt}
 policy=/usr/sbin/policy-rc.d
 # Packages that bring a service along, which the labs do not want: they start the daemons themselves.
-declare -A services=([frr]=frr [charon-systemd]=strongswan [hostapd]=hostapd [wpasupplicant]=wpa_supplicant)
+declare -A services=([frr]=frr [charon-systemd]=strongswan [hostapd]=hostapd [wpasupplicant]=wpa_supplicant
+    [gobgpd]=gobgpd [exabgp]=exabgp [etcd-server]=etcd [iperf3]=iperf3)
 apt_log=
 saved_policy=
 policy_is_ours=
@@ -45,7 +48,7 @@ check_system() {
     fi
 }
 
-wanted_packages() { sed -e 's/#.*//' -e 's/[[:space:]]//g' -e '/^$/d' "$here/packages.txt"; }
+wanted_packages() { sed -e 's/#.*//' -e 's/[[:space:]]//g' -e '/^$/d' "$list"; }
 
 # Prints those of the named packages that are not installed.
 missing_of() {
@@ -113,6 +116,7 @@ install_packages() {
     done
 }
 
+[[ -r $list ]] || fail "there is no list $list"
 check_system
 mapfile -t wanted < <(wanted_packages)
 mapfile -t missing < <(missing_of "${wanted[@]}")

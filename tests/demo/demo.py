@@ -41,19 +41,6 @@ RUNS = [
 ]
 
 
-def switch_redirection_off(scenario):
-    """From the next start on the speakers leave old packets where they are."""
-    for ar in ("ar1", "ar2"):
-        old = scenario.speaker_pid(ar)
-        scenario.run(ar, "sh", "-c", "{ cat /etc/kedge/speaker.yaml; printf 'kernel:\\n  redirection: false\\n'; } >/run/kedge/speaker.yaml")
-        scenario.run(ar, "kill", str(old))
-        scenarios.wait_until(
-            f"the speaker of {ar} has started again",
-            lambda ar=ar, old=old: scenario.run(ar, "pidof", "kedge-speaker", check=False).stdout.split() not in ([], [str(old)]),
-        )
-    scenario.wait_synced()
-
-
 def show_timeline(run):
     print(f"\n{run['name']}")
     timed = sorted((ms, stage) for stage, ms in run["timeline"].items() if ms is not None)
@@ -107,7 +94,7 @@ def play(scenario, folder):
             # Back to where this run begins, without a flow.
             scenario.move(events, "ar1" if target == "ar2" else "ar2", prefix)
         if mode == "bgp-only":
-            switch_redirection_off(scenario)
+            scenario.restart_speakers("kernel:\n  redirection: false\n")
         flow = scenarios.Flow(scenario, folder / str(number), mn_address=address, rate=RATE)
         try:
             run = {"name": name, "mode": mode, **scenario.move(events, target, prefix, gap)}

@@ -268,6 +268,16 @@ class Scenario:
         pids = self.output(ar, "pidof", "kedge-speaker").split()
         return int(pids[0]) if pids else 0
 
+    def restart_speakers(self, addition=""):
+        """All speakers start again, with this YAML below their configuration, and have synced."""
+        for ar in self.access_routers():
+            old = self.speaker_pid(ar)
+            command = '{ cat /etc/kedge/speaker.yaml; printf %s "$1"; } >/run/kedge/speaker.yaml'
+            self.run(ar, "sh", "-c", command, "sh", addition)
+            self.run(ar, "kill", old)
+            wait_until(f"the speaker of {ar} has started again", lambda ar=ar, old=old: self.speaker_pid(ar) not in (0, old))
+        self.wait_synced()
+
     def kill(self, node, name, number="KILL"):
         self.run(node, "pkill", f"-{number}", "-x", name)
 
