@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/statusor.h"
+
 namespace kedge::lm {
 
 enum class Durability {
@@ -32,6 +34,16 @@ struct Commit {
   std::vector<Write> writes;
   // Entries of the journal, which have no revision of their own. A commit of nothing but these has revision 0.
   std::vector<std::string> journal = {};
+};
+
+// Goes through what a store holds, in the order of the keys.
+class ValueReader {
+ public:
+  virtual ~ValueReader() = default;
+  // The next is the first whose key is not before `key`.
+  virtual void seek(const std::string& key) = 0;
+  // False at the end. Unavailable, DataLoss.
+  virtual absl::StatusOr<bool> next(std::string* key, std::string* value) = 0;
 };
 
 }  // namespace kedge::lm

@@ -5,7 +5,6 @@
 #include "absl/strings/str_cat.h"
 #include "common/text.h"
 #include "lm-server/core/machine_transaction.h"
-#include "lm-server/core/prefix_map.h"
 
 namespace kedge::lm {
 namespace {
@@ -60,7 +59,7 @@ Output Machine::session_up(const v1::Hello& hello, std::uint64_t session, System
   *welcome->mutable_welcome()->mutable_revision() = revision();
   welcome->mutable_welcome()->set_preference_levels(settings_.preference_levels);
   send(output, *up, std::move(welcome));
-  for (const auto& prefix : up->held) send(output, *up, record_message(bindings_.at(prefix).binding));
+  for (const auto& prefix : up->held) send(output, *up, record_message(bindings_.copy(prefix)));
   auto end_of_snapshot = std::make_shared<v1::LmMessage>();
   *end_of_snapshot->mutable_snapshot_end()->mutable_revision() = revision();
   send(output, *up, std::move(end_of_snapshot));
@@ -184,6 +183,16 @@ Machine::NodeState* Machine::node_of_session(std::uint64_t session) {
   return it == sessions_.end() ? nullptr : node(it->second);
 }
 
+const Machine::MobileNode::Sequence* Machine::MobileNode::sequence_at(const std::string& ar) const {
+  const auto found = std::find_if(sequences.begin(), sequences.end(), [&](const auto& last) { return last.ar == ar; });
+  return found == sequences.end() ? nullptr : &*found;
+}
+
+void Machine::MobileNode::take_sequence(const std::string& ar, std::uint64_t incarnation, std::uint64_t sequence) {
+  std::erase_if(sequences, [&](const auto& last) { return last.ar == ar; });
+  sequences.push_back({ar, incarnation, sequence});
+}
+
 void Machine::forget(const Ipv6Prefix& prefix, Entry& entry) {
   set_timer(prefix, entry, std::nullopt);
   NodeState& home = nodes_.at(entry.binding.home_ar());
@@ -223,11 +232,13 @@ void Machine::send(Output& output, const NodeState& to, std::shared_ptr<const v1
 v1::Generation Machine::revision() const { return make_generation(epoch_, revision_); }
 
 const v1::Binding* Machine::find(const Ipv6Prefix& prefix) const {
-  const auto it = find_covering(bindings_, prefix);
-  return it == bindings_.end() ? nullptr : &it->second.binding;
+  bindings_.pack();
+  const auto* entry = bindings_.find_covering(prefix);
+  return entry == nullptr ? nullptr : &entry->binding;
 }
 
 std::vector<const v1::Binding*> Machine::bindings_of(const std::string& mn_id) const {
+  bindings_.pack();
   std::vector<const v1::Binding*> result;
   const auto mn = mobile_nodes_.find(mn_id);
   if (mn == mobile_nodes_.end()) return result;
@@ -237,9 +248,7 @@ std::vector<const v1::Binding*> Machine::bindings_of(const std::string& mn_id) c
 
 void Machine::visit_bindings(const std::optional<Ipv6Prefix>& after,
                              const std::function<bool(const v1::Binding&)>& visit) const {
-  for (auto it = after ? bindings_.upper_bound(*after) : bindings_.begin(); it != bindings_.end(); ++it) {
-    if (!visit(it->second.binding)) return;
-  }
+  bindings_.visit(after, [&](const Ipv6Prefix&, const v1::Binding& binding) { return visit(binding); });
 }
 
 std::vector<v1::Node> Machine::nodes() const {

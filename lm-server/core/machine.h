@@ -20,7 +20,6 @@
 
 #include <chrono>
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -31,6 +30,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/btree_set.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/ipv6.h"
@@ -39,6 +39,7 @@
 #include "kedge/v1/admin.pb.h"
 #include "kedge/v1/mobility.pb.h"
 #include "kedge/v1/types.pb.h"
+#include "lm-server/core/binding_table.h"
 #include "lm-server/core/commit.h"
 #include "lm-server/core/policy.h"
 #include "lm-server/core/prefix_pool.h"
@@ -98,6 +99,8 @@ class Machine {
   // with its quarantine. DataLoss: a value is no binding, or one that contradicts itself; the text names its key.
   // A store that was restored (kRestoredFromKey) says so by an event, once; where mobile nodes are and what ARs hold is
   // then unknown until the ARs have told (TRIGGER_RECOVERY), or Settings::recovery_time is over.
+  absl::StatusOr<Output> load(std::uint64_t epoch, std::uint64_t revision, ValueReader& values, SystemTime now,
+                              std::vector<std::string>* dropped);
   absl::StatusOr<Output> load(std::uint64_t epoch, std::uint64_t revision,
                               const std::map<std::string, std::string>& values, SystemTime now,
                               std::vector<std::string>* dropped);
@@ -121,7 +124,7 @@ class Machine {
   Output tick(SystemTime now);
   std::optional<SystemTime> next_deadline() const;
 
-  // Read access. Pointers are valid until the next command.
+  // Read access. Pointers are valid until the next command, and over a thousand further reads.
   v1::Generation revision() const;
   // By the binding's prefix, or by anything inside of it: the longest match.
   const v1::Binding* find(const Ipv6Prefix& prefix) const;
@@ -143,32 +146,23 @@ class Machine {
   std::string known_access_routers() const;
 
  private:
-  // What an AR has acknowledged for the present generation, beyond what the record says. Not durable: speakers repeat
-  // their acknowledgements after each snapshot.
-  struct HolderProgress {
-    std::set<std::pair<v1::Stage, std::string>> seen;
-    std::uint32_t advertised = 0;
-    std::optional<SystemTime> releasable_since;
-  };
-  struct Entry {
-    v1::Binding binding;
-    // Of `binding.generation`.
-    std::map<std::string, HolderProgress> progress;
-    std::optional<SystemTime> grace_ends;
-    std::optional<SystemTime> timer;
-  };
+  using Entry = BindingEntry;
   struct MobileNode {
     std::vector<Ipv6Prefix> prefixes;
     // The last that its attached AR has reported; 0: not known, since the clock is another or the store was restored.
     SystemTime heard{};
     SystemTime heard_or(SystemTime now) const { return heard == SystemTime() ? now : heard; }
+    // Of the last call that was taken, for each AR that has made one.
     struct Sequence {
+      std::string ar;
       std::uint64_t incarnation = 0;
       std::uint64_t sequence = 0;
     };
-    std::map<std::string, Sequence> sequences;
-    // Those within the flap window; not durable.
-    std::deque<SystemTime> moves;
+    std::vector<Sequence> sequences;
+    const Sequence* sequence_at(const std::string& ar) const;
+    void take_sequence(const std::string& ar, std::uint64_t incarnation, std::uint64_t sequence);
+    // Those within the flap window, oldest first; not durable.
+    std::vector<SystemTime> moves;
     // It flaps: no relocation before then. Durable as the bindings' relocate_at.
     std::optional<SystemTime> quiet_at;
     // When it was last told that it is at two ARs at once, and what has been seen of that since; not durable.
@@ -183,7 +177,7 @@ class Machine {
     std::optional<SystemTime> since;
     v1::SpeakerHealth health;
     std::string version;
-    std::set<Ipv6Prefix> held;
+    absl::btree_set<Ipv6Prefix> held;
     std::uint64_t attached = 0;
     std::uint64_t home = 0;
     bool draining = false;
@@ -296,6 +290,9 @@ class Machine {
   absl::Status unknown_access_router(const std::string& name) const;
   void send(Output& output, const NodeState& to, std::shared_ptr<const v1::LmMessage> message) const;
   absl::Status load_policies(const std::map<std::string, std::string>& values, std::vector<std::string>* dropped);
+  // Of bindings that are taken over.
+  struct Loading;
+  absl::Status load_binding(const std::string& key, const std::string& value, Loading& loading);
   void reserve_fixed_again();
 
   // After a restore.
@@ -326,7 +323,7 @@ class Machine {
   // Of a store that was restored once.
   std::optional<SystemTime> restored_at_;
   // None overlaps another: pools hand out each prefix once.
-  std::map<Ipv6Prefix, Entry> bindings_;
+  BindingTable bindings_;
   std::unordered_map<std::string, MobileNode> mobile_nodes_;
   std::map<std::string, NodeState> nodes_;
   std::unordered_map<std::uint64_t, std::string> sessions_;

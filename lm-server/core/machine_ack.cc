@@ -65,9 +65,9 @@ Output Machine::ack(std::uint64_t session, const v1::Ack& ack, SystemTime now) {
     output.status = prefix.status();
     return output;
   }
-  const auto found = bindings_.find(*prefix);
+  const auto* found = bindings_.find(*prefix);
   const std::string& ar = from->info.name();
-  if (found == bindings_.end() || find_holder(found->second.binding, ar) == nullptr) {
+  if (found == nullptr || find_holder(found->binding, ar) == nullptr) {
     if (shows_leftover(ack.stage())) send(output, *from, forget_message(ack.prefix(), revision()));
     return output;
   }

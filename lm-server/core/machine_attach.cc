@@ -163,10 +163,10 @@ Machine::CallOrder Machine::order_of(const std::string& ar, const std::string& m
                                      std::uint64_t sequence) const {
   const auto mn = mobile_nodes_.find(mn_id);
   if (mn == mobile_nodes_.end()) return CallOrder::kYounger;
-  const auto last = mn->second.sequences.find(ar);
-  if (last == mn->second.sequences.end() || last->second.incarnation != incarnation) return CallOrder::kYounger;
-  if (sequence == last->second.sequence) return CallOrder::kRepeated;
-  return sequence < last->second.sequence ? CallOrder::kStale : CallOrder::kYounger;
+  const auto* last = mn->second.sequence_at(ar);
+  if (last == nullptr || last->incarnation != incarnation) return CallOrder::kYounger;
+  if (sequence == last->sequence) return CallOrder::kRepeated;
+  return sequence < last->sequence ? CallOrder::kStale : CallOrder::kYounger;
 }
 
 absl::Status Machine::check_younger(const MobileNode& mn, const std::string& ar, SystemTime heard) const {
@@ -265,7 +265,7 @@ std::vector<FixedPrefix> Machine::missing_fixed(const Rules& rules) const {
   for (const auto& fixed : rules.fixed) {
     const auto home = nodes_.find(fixed.home_ar);
     if (home == nodes_.end() || !home->second.pool.contains(fixed.prefix)) continue;
-    if (bindings_.find(fixed.prefix) == bindings_.end()) result.push_back(fixed);
+    if (!bindings_.contains(fixed.prefix)) result.push_back(fixed);
   }
   return result;
 }
@@ -356,7 +356,7 @@ Output Machine::attach(const v1::AttachRequest& request, SystemTime now) {
   if (known != mobile_nodes_.end()) {
     const auto prefixes = movable(known->second, request.ar(), rules);
     if (is_repeated(prefixes, request)) {
-      known->second.sequences[request.ar()] = {request.incarnation(), request.sequence()};
+      known->second.take_sequence(request.ar(), request.incarnation(), request.sequence());
       known->second.heard = std::max(known->second.heard, heard);
       Output output;
       output.generation = bindings_.at(prefixes.front()).binding.generation();
@@ -383,7 +383,7 @@ Output Machine::attach(const v1::AttachRequest& request, SystemTime now) {
   tx.output.generation = tx.generation();
   if (assignment.exhausted) tell_exhausted(tx.output, *here, request.mn_id(), now);
   MobileNode& mn = mobile_nodes_[request.mn_id()];
-  mn.sequences[request.ar()] = {request.incarnation(), request.sequence()};
+  mn.take_sequence(request.ar(), request.incarnation(), request.sequence());
   mn.heard = heard;
   if (!mn.prefixes.empty() && !recovery) count_move(tx, mn, request, rules);
   tell_two_access_routers(tx, mn, request);
@@ -421,7 +421,7 @@ void Machine::count_move(Transaction& tx, MobileNode& mn, const v1::AttachReques
     return;
   }
   mn.moves.push_back(tx.now);
-  while (mn.moves.front() + settings_.flap_window <= tx.now) mn.moves.pop_front();
+  std::erase_if(mn.moves, [&](SystemTime at) { return at + settings_.flap_window <= tx.now; });
   if (mn.moves.size() < settings_.flap_moves) return;
   mn.moves.clear();
   if (rules.mode != v1::MODE_RELOCATE && rules.fixed.empty()) return;
@@ -579,7 +579,7 @@ Output Machine::detach(const v1::DetachRequest& request, SystemTime now) {
     refusal.stale = true;
     return refusal;
   }
-  mn->second.sequences[request.ar()] = {request.incarnation(), request.sequence()};
+  mn->second.take_sequence(request.ar(), request.incarnation(), request.sequence());
 
   Transaction tx(*this, now);
   tx.durability = Durability::kSync;

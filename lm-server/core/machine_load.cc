@@ -2,6 +2,8 @@
 #include <algorithm>
 #include <cstdint>
 #include <set>
+#include <string_view>
+#include <tuple>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -14,22 +16,66 @@ namespace {
 // them is still one that SystemTime holds.
 constexpr std::int64_t kMostSeconds = 7'258'118'400;
 
-bool has_times_in_range(const v1::Binding& binding) {
+std::vector<const google::protobuf::FieldDescriptor*> fields_with_times() {
   std::vector<const google::protobuf::FieldDescriptor*> fields;
-  binding.GetReflection()->ListFields(binding, &fields);
+  for (int i = 0; i < v1::Binding::descriptor()->field_count(); ++i) {
+    const auto* field = v1::Binding::descriptor()->field(i);
+    if (field->message_type() == google::protobuf::Timestamp::descriptor()) fields.push_back(field);
+  }
+  return fields;
+}
+
+bool has_times_in_range(const v1::Binding& binding) {
+  static const auto fields = fields_with_times();
+  const auto* reflection = binding.GetReflection();
   return std::all_of(fields.begin(), fields.end(), [&](const auto* field) {
-    if (field->message_type() != google::protobuf::Timestamp::descriptor()) return true;
-    const auto& time =
-        static_cast<const google::protobuf::Timestamp&>(binding.GetReflection()->GetMessage(binding, field));
+    if (!reflection->HasField(binding, field)) return true;
+    const auto& time = static_cast<const google::protobuf::Timestamp&>(reflection->GetMessage(binding, field));
     return time.seconds() >= -kMostSeconds && time.seconds() <= kMostSeconds && time.nanos() >= 0 &&
            time.nanos() <= 999'999'999;
   });
 }
 
+// What tests and the model keep a store's values in.
+class MapReader : public ValueReader {
+ public:
+  explicit MapReader(const std::map<std::string, std::string>& values) : values_(values), at_(values.begin()) {}
+
+  void seek(const std::string& key) override { at_ = values_.lower_bound(key); }
+  absl::StatusOr<bool> next(std::string* key, std::string* value) override {
+    if (at_ == values_.end()) return false;
+    std::tie(*key, *value) = *at_++;
+    return true;
+  }
+
+ private:
+  const std::map<std::string, std::string>& values_;
+  std::map<std::string, std::string>::const_iterator at_;
+};
+
+absl::Status read_all_but_bindings(ValueReader& values, std::map<std::string, std::string>& others) {
+  std::string key;
+  std::string value;
+  values.seek("");
+  while (true) {
+    const auto more = values.next(&key, &value);
+    if (!more.ok()) return more.status();
+    if (!*more) return absl::OkStatus();
+    if (absl::StartsWith(key, kBindingPrefix)) {
+      // Behind the last of them.
+      std::string behind = kBindingPrefix;
+      ++behind.back();
+      values.seek(behind);
+    } else {
+      others.insert_or_assign(std::move(key), std::move(value));
+    }
+  }
+}
+
 // What every record of a store at revision `last` has, and conclusions are drawn from. Empty: nothing is wrong.
 std::string flaw_of(const v1::Binding& binding, const v1::Generation& last) {
   if (auto s = check_link_layer_address("mn_id", binding.mn_id()); !s.ok()) return std::string(s.message());
-  std::set<std::string> holders;
+  std::set<std::string_view> holders;
   for (const auto& holder : binding.holders()) {
     if (!holders.insert(holder.ar()).second) return absl::StrCat(holder.ar(), " is its holder twice");
   }
@@ -39,8 +85,8 @@ std::string flaw_of(const v1::Binding& binding, const v1::Generation& last) {
       is_detached(binding) != has_left) {
     return "its state contradicts its attached_ar";
   }
-  for (const auto& ar : {binding.attached_ar(), binding.home_ar()}) {
-    if (!is_detached(binding) && !holders.contains(ar)) return absl::StrCat(ar, " is not among its holders");
+  for (const auto* ar : {&binding.attached_ar(), &binding.home_ar()}) {
+    if (!is_detached(binding) && !holders.contains(*ar)) return absl::StrCat(*ar, " is not among its holders");
   }
   // Whatever is decided next would be older.
   for (const auto* generation : {&binding.generation(), &binding.revision(), &binding.attachment_generation()}) {
@@ -76,8 +122,24 @@ bool set_back_times(v1::Binding& binding, SystemTime now) {
 
 }  // namespace
 
+struct Machine::Loading {
+  const Restoration& restoration;
+  const SystemTime now;
+  // Of what the store has.
+  const v1::Generation last;
+  std::vector<std::string>* dropped;
+  Commit commit;
+  std::map<std::string, std::pair<SystemTime, Ipv6Prefix>> youngest;
+};
+
 absl::StatusOr<Output> Machine::load(std::uint64_t epoch, std::uint64_t revision,
                                      const std::map<std::string, std::string>& values, SystemTime now,
+                                     std::vector<std::string>* dropped) {
+  MapReader reader(values);
+  return load(epoch, revision, reader, now, dropped);
+}
+
+absl::StatusOr<Output> Machine::load(std::uint64_t epoch, std::uint64_t revision, ValueReader& values, SystemTime now,
                                      std::vector<std::string>* dropped) {
   bindings_.clear();
   mobile_nodes_.clear();
@@ -91,79 +153,97 @@ absl::StatusOr<Output> Machine::load(std::uint64_t epoch, std::uint64_t revision
   revision_ = revision;
   for (const auto& ar : settings_.access_routers) nodes_.emplace(ar.info.name(), NodeState(ar, settings_));
 
-  if (auto s = load_policies(values, dropped); !s.ok()) return s;
-  const auto restoration = load_restoration(values, now);
+  std::map<std::string, std::string> others;
+  if (auto s = read_all_but_bindings(values, others); !s.ok()) return s;
+  if (auto s = load_policies(others, dropped); !s.ok()) return s;
+  const auto restoration = load_restoration(others, now);
   if (!restoration.ok()) return restoration.status();
   restored_at_ = restoration->at;
 
-  Commit commit{revision, revision + 1, Durability::kSync, {}};
-  std::map<std::string, std::pair<SystemTime, Ipv6Prefix>> youngest;
-  for (const auto& [key, value] : values) {
-    if (!absl::StartsWith(key, kBindingPrefix)) continue;
-    Entry entry;
-    v1::Binding& binding = entry.binding;
-    auto prefix = binding.ParseFromString(value) ? Ipv6Prefix::parse(binding.prefix())
-                                                 : absl::StatusOr<Ipv6Prefix>(absl::DataLossError(""));
-    if (!prefix.ok() || key != key_of(*prefix)) {
-      return absl::DataLossError(absl::StrCat("the store's value of ", key, " is no binding; restore a backup"));
-    }
-    if (const std::string flaw = flaw_of(binding, make_generation(epoch, revision)); !flaw.empty()) {
-      return absl::DataLossError(
-          absl::StrCat("the store's value of ", key, " is no binding: ", flaw, "; restore a backup"));
-    }
-    NodeState* home = node(binding.home_ar());
-    if (home == nullptr || !home->pool.claim(*prefix)) {
-      if (dropped != nullptr) {
-        dropped->push_back(absl::StrCat(binding.prefix(), " of ", binding.mn_id(), ": no pool of access router \"",
-                                        binding.home_ar(), "\" covers it any more"));
-      }
-      commit.writes.push_back({key, std::nullopt});
-      continue;
-    }
-    std::string lost;
-    const bool recovered = recover(entry, &lost) > 0;
-    if (recovered) {
-      *binding.mutable_revision() = make_generation(epoch, commit.revision);
-      if (binding.state() == v1::BINDING_STATE_DETACHED_GRACE) *binding.mutable_generation() = binding.revision();
-      if (dropped != nullptr) dropped->push_back(std::move(lost));
-    }
-    const bool set_back = set_back_times(binding, now);
-    if (restoration->from) begin_epoch(binding, make_generation(epoch, commit.revision), now);
-    const bool unheld = has_to_be_held(binding, now);
-    if (unheld) enter_holder(binding, binding.home_ar());
-    if (recovered || restoration->from || unheld) commit.writes.push_back({key, binding.SerializeAsString()});
-    if (binding.state() == v1::BINDING_STATE_DETACHED_GRACE) entry.grace_ends = end_of_grace(now);
-    auto& mn = mobile_nodes_[binding.mn_id()];
-    if (binding.flapping()) {
-      const SystemTime quiet_at = std::min(from_proto(binding.relocate_at()), now + settings_.flap_window);
-      mn.quiet_at = mn.quiet_at ? std::max(*mn.quiet_at, quiet_at) : quiet_at;
-    }
-    mn.prefixes.push_back(*prefix);
-    // Nothing that is yet to come is stale by another clock, or by what was so when the backup was made.
-    if (!set_back && !restoration->from) mn.heard = std::max(mn.heard, from_proto(binding.attached_at()));
-    if (!binding.mobile_network()) {
-      auto& last = youngest[binding.home_ar()];
-      last = std::max(last, {from_proto(binding.created_at()), *prefix});
-    }
-    index(*prefix, binding, +1);
-    bindings_.emplace(*prefix, std::move(entry));
+  Loading loading{*restoration,
+                  now,
+                  make_generation(epoch, revision),
+                  dropped,
+                  {revision, revision + 1, Durability::kSync, {}},
+                  {}};
+  std::string key;
+  std::string value;
+  values.seek(kBindingPrefix);
+  while (true) {
+    const auto more = values.next(&key, &value);
+    if (!more.ok()) return more.status();
+    if (!*more || !absl::StartsWith(key, kBindingPrefix)) break;
+    if (auto s = load_binding(key, value, loading); !s.ok()) return s;
   }
-  place_pools(youngest, *restoration);
-  for (auto& [prefix, entry] : bindings_) {
-    // Done at once: what is due by the record alone waits for no acknowledgement.
-    const bool at_once =
-        entry.grace_ends || entry.binding.state() == v1::BINDING_STATE_MOVING || entry.binding.holders().empty();
-    set_timer(prefix, entry, at_once ? now : due_of(entry));
-  }
+  place_pools(loading.youngest, *restoration);
   reserve_fixed_again();
 
   Output output;
-  tell_restored(*restoration, output, commit);
-  if (!commit.writes.empty()) {
-    revision_ = commit.revision;
-    output.commit = std::move(commit);
+  tell_restored(*restoration, output, loading.commit);
+  if (!loading.commit.writes.empty()) {
+    revision_ = loading.commit.revision;
+    output.commit = std::move(loading.commit);
   }
   return output;
+}
+
+absl::Status Machine::load_binding(const std::string& key, const std::string& value, Loading& loading) {
+  const SystemTime now = loading.now;
+  const auto& restoration = loading.restoration;
+  Entry entry;
+  v1::Binding& binding = entry.binding;
+  const auto prefix = binding.ParseFromString(value) ? Ipv6Prefix::parse(binding.prefix())
+                                                     : absl::StatusOr<Ipv6Prefix>(absl::DataLossError(""));
+  if (!prefix.ok() || key != key_of(*prefix)) {
+    return absl::DataLossError(absl::StrCat("the store's value of ", key, " is no binding; restore a backup"));
+  }
+  if (const std::string flaw = flaw_of(binding, loading.last); !flaw.empty()) {
+    return absl::DataLossError(
+        absl::StrCat("the store's value of ", key, " is no binding: ", flaw, "; restore a backup"));
+  }
+  NodeState* home = node(binding.home_ar());
+  if (home == nullptr || !home->pool.claim(*prefix)) {
+    if (loading.dropped != nullptr) {
+      loading.dropped->push_back(absl::StrCat(binding.prefix(), " of ", binding.mn_id(),
+                                              ": no pool of access router \"", binding.home_ar(),
+                                              "\" covers it any more"));
+    }
+    loading.commit.writes.push_back({key, std::nullopt});
+    return absl::OkStatus();
+  }
+  std::string lost;
+  const bool recovered = recover(entry, &lost) > 0;
+  if (recovered) {
+    *binding.mutable_revision() = make_generation(epoch_, loading.commit.revision);
+    if (binding.state() == v1::BINDING_STATE_DETACHED_GRACE) *binding.mutable_generation() = binding.revision();
+    if (loading.dropped != nullptr) loading.dropped->push_back(std::move(lost));
+  }
+  const bool set_back = set_back_times(binding, now);
+  if (restoration.from) begin_epoch(binding, make_generation(epoch_, loading.commit.revision), now);
+  const bool unheld = has_to_be_held(binding, now);
+  if (unheld) enter_holder(binding, binding.home_ar());
+  if (recovered || restoration.from || unheld) {
+    loading.commit.writes.push_back({key, binding.SerializeAsString()});
+  }
+  if (binding.state() == v1::BINDING_STATE_DETACHED_GRACE) entry.grace_ends = end_of_grace(now);
+  auto& mn = mobile_nodes_[binding.mn_id()];
+  if (binding.flapping()) {
+    const SystemTime quiet_at = std::min(from_proto(binding.relocate_at()), now + settings_.flap_window);
+    mn.quiet_at = mn.quiet_at ? std::max(*mn.quiet_at, quiet_at) : quiet_at;
+  }
+  mn.prefixes.push_back(*prefix);
+  // Nothing that is yet to come is stale by another clock, or by what was so when the backup was made.
+  if (!set_back && !restoration.from) mn.heard = std::max(mn.heard, from_proto(binding.attached_at()));
+  if (!binding.mobile_network()) {
+    auto& last = loading.youngest[binding.home_ar()];
+    last = std::max(last, {from_proto(binding.created_at()), *prefix});
+  }
+  index(*prefix, binding, +1);
+  // Done at once: what is due by the record alone waits for no acknowledgement.
+  const bool at_once = entry.grace_ends || binding.state() == v1::BINDING_STATE_MOVING || binding.holders().empty();
+  set_timer(*prefix, entry, at_once ? now : due_of(entry));
+  bindings_.add(*prefix, std::move(entry));
+  return absl::OkStatus();
 }
 
 absl::Status Machine::load_policies(const std::map<std::string, std::string>& values,
@@ -192,7 +272,7 @@ void Machine::reserve_fixed_again() {
   policies_.visit([&](const v1::PolicyEntry& entry) {
     for (const auto& fixed : fixed_prefixes(entry.policy())) {
       NodeState* home = node(fixed.home_ar);
-      if (home != nullptr && bindings_.find(fixed.prefix) == bindings_.end()) home->pool.claim(fixed.prefix);
+      if (home != nullptr && !bindings_.contains(fixed.prefix)) home->pool.claim(fixed.prefix);
     }
   });
 }

@@ -126,15 +126,17 @@ absl::Status Machine::check_fixed_are_free(const v1::PolicyEntry& entry) const {
     if (const auto rival = policies_.find_rival(fixed.prefix, mn_id)) {
       return refuse(rival->first, " is fixed for mobile node ", rival->second, " already");
     }
-    const auto [first, last] = find_overlapping(bindings_, fixed.prefix);
-    for (auto it = first; it != last; ++it) {
-      const v1::Binding& binding = it->second.binding;
-      if (binding.mn_id() != mn_id || it->first != fixed.prefix) {
-        return refuse(it->first, " is assigned to mobile node ", binding.mn_id(),
-                      binding.has_free_at() ? ", or still in quarantine after it" : "");
+    absl::Status status;
+    bindings_.visit_overlapping(fixed.prefix, [&](const Ipv6Prefix& prefix, const v1::Binding& binding) {
+      if (binding.mn_id() != mn_id || prefix != fixed.prefix) {
+        status = refuse(prefix, " is assigned to mobile node ", binding.mn_id(),
+                        binding.has_free_at() ? ", or still in quarantine after it" : "");
+      } else if (binding.home_ar() != fixed.home_ar) {
+        status = refuse(prefix, " has the home ", binding.home_ar(), " already");
       }
-      if (binding.home_ar() != fixed.home_ar) return refuse(it->first, " has the home ", binding.home_ar(), " already");
-    }
+      return status.ok();
+    });
+    if (!status.ok()) return status;
   }
   return absl::OkStatus();
 }
@@ -166,7 +168,7 @@ void Machine::policy_changed(Transaction& tx, const v1::PolicyScope& scope, cons
 void Machine::release_fixed(Transaction& tx, const std::vector<FixedPrefix>& had) {
   for (const auto& fixed : had) {
     if (policies_.owner_of(fixed.prefix)) continue;
-    if (bindings_.find(fixed.prefix) == bindings_.end()) {
+    if (!bindings_.contains(fixed.prefix)) {
       if (NodeState* home = node(fixed.home_ar)) {
         home->pool.give_back(fixed.prefix);
         home->exhausted = false;
@@ -191,7 +193,7 @@ void Machine::release_fixed(Transaction& tx, const std::vector<FixedPrefix>& had
 
 void Machine::reserve_fixed(Transaction& tx, const v1::PolicyScope& scope) {
   for (const auto& fixed : fixed_of(scope)) {
-    if (bindings_.find(fixed.prefix) == bindings_.end()) {
+    if (!bindings_.contains(fixed.prefix)) {
       nodes_.at(fixed.home_ar).pool.claim(fixed.prefix);
       continue;
     }

@@ -137,13 +137,14 @@ std::optional<Output> Machine::adopt_elsewhere(const v1::AttachRequest& request,
     move(tx, tx.edit(prefix), there, heard, rules);
   }
   for (const auto& text : request.held_prefixes()) {
-    const auto found = bindings_.find(*Ipv6Prefix::parse(text));
-    if (found == bindings_.end()) continue;
-    const auto& binding = found->second.binding;
+    const auto prefix = *Ipv6Prefix::parse(text);
+    const auto* found = bindings_.find(prefix);
+    if (found == nullptr) continue;
+    const auto& binding = found->binding;
     if (binding.mn_id() != request.mn_id() || is_detached(binding)) continue;
     if (find_holder(binding, request.ar()) != nullptr) continue;
     // Told of the binding, it redirects, withdraws and lets go in order.
-    v1::Binding& edited = tx.edit(found->first).binding;
+    v1::Binding& edited = tx.edit(prefix).binding;
     enter_holder(edited, request.ar());
     edited.set_state(v1::BINDING_STATE_MOVING);
   }

@@ -55,11 +55,11 @@ class Machine::Transaction {
   Transaction(Machine& machine, SystemTime time) : now(time), machine_(machine) {}
 
   Entry& edit(const Ipv6Prefix& prefix) {
-    auto [it, fresh] = machine_.bindings_.try_emplace(prefix);
+    auto [entry, fresh] = machine_.bindings_.try_emplace(prefix);
     if (touched_.find(prefix) == touched_.end()) {
-      touched_.emplace(prefix, fresh ? std::nullopt : std::optional(it->second.binding));
+      touched_.emplace(prefix, fresh ? std::nullopt : std::optional(entry.binding));
     }
-    return it->second;
+    return entry;
   }
 
   // Of this change.
@@ -83,6 +83,7 @@ class Machine::Transaction {
     writes_.push_back({std::move(key), std::move(value)});
   }
 
+  // References to entries end.
   Output finish() {
     std::set<std::string> mobile_nodes;
     for (const auto& [prefix, before] : touched_) mobile_nodes.insert(machine_.bindings_.at(prefix).binding.mn_id());
@@ -115,6 +116,7 @@ class Machine::Transaction {
       output.epoch = machine_.epoch_;
       output.commit = std::move(commit);
     }
+    machine_.bindings_.pack();
     return std::move(output);
   }
 

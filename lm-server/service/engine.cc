@@ -55,14 +55,13 @@ Engine::Engine(boost::asio::io_context& io, Settings settings, Store& store, Met
       attach_latency_(metrics.latency("kedge_lm_attach_seconds", "From the request to the answer of an Attach")) {}
 
 absl::Status Engine::start() {
-  auto snapshot = store_.read();
-  if (!snapshot.ok()) return snapshot.status();
+  const auto values = store_.cursor();
   std::vector<std::string> dropped;
-  auto output = machine_.load(snapshot->epoch, snapshot->revision, snapshot->values, now(), &dropped);
+  auto output = machine_.load(values->epoch(), values->revision(), *values, now(), &dropped);
   if (!output.ok()) return output.status();
   for (const auto& text : dropped) log_warning("binding_not_configured", "reason", text);
-  log_info("store_loaded", "bindings", machine_.binding_count(), "epoch", snapshot->epoch, "revision",
-           snapshot->revision);
+  log_info("store_loaded", "bindings", machine_.binding_count(), "epoch", values->epoch(), "revision",
+           values->revision());
   available_ = true;
   submit(std::move(*output), nullptr);
   return absl::OkStatus();

@@ -162,6 +162,7 @@ class RocksDbCursor : public StoreCursor {
 
   std::uint64_t epoch() const override { return epoch_; }
   std::uint64_t revision() const override { return revision_; }
+  void seek(const std::string& key) override { it_->Seek(absl::StrCat(kValuePrefix, key)); }
   absl::StatusOr<bool> next(std::string* key, std::string* value) override {
     if (it_->status().IsCorruption()) {
       return absl::DataLossError(

@@ -31,13 +31,10 @@ struct Change {
 
 // Goes through all values as of one revision, in the order of their keys. Used by one thread at a time, whichever; may
 // outlive its store, whose writing it does not hold up.
-class StoreCursor {
+class StoreCursor : public ValueReader {
  public:
-  virtual ~StoreCursor() = default;
   virtual std::uint64_t epoch() const = 0;
   virtual std::uint64_t revision() const = 0;
-  // False at the end. Unavailable, DataLoss.
-  virtual absl::StatusOr<bool> next(std::string* key, std::string* value) = 0;
 };
 
 // Goes through the journal as it was when the cursor was made, in order. As StoreCursor in all else.

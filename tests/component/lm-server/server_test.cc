@@ -70,6 +70,7 @@ class CountedCursor : public StoreCursor {
   ~CountedCursor() override { --count_; }
   std::uint64_t epoch() const override { return cursor_->epoch(); }
   std::uint64_t revision() const override { return cursor_->revision(); }
+  void seek(const std::string& key) override { cursor_->seek(key); }
   absl::StatusOr<bool> next(std::string* key, std::string* value) override { return cursor_->next(key, value); }
 
  private:
