@@ -31,6 +31,7 @@
 #include <vector>
 
 #include "absl/container/btree_set.h"
+#include "absl/container/node_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/ipv6.h"
@@ -324,7 +325,8 @@ class Machine {
   std::optional<SystemTime> restored_at_;
   // None overlaps another: pools hand out each prefix once.
   BindingTable bindings_;
-  std::unordered_map<std::string, MobileNode> mobile_nodes_;
+  // References to its values stay.
+  absl::node_hash_map<std::string, MobileNode> mobile_nodes_;
   std::map<std::string, NodeState> nodes_;
   std::unordered_map<std::uint64_t, std::string> sessions_;
   std::set<std::pair<SystemTime, Ipv6Prefix>> timers_;

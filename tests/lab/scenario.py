@@ -265,7 +265,7 @@ class Scenario:
         return self.output(mn, "cat", "/sys/class/net/br0/address").strip()
 
     def speaker_pid(self, ar):
-        pids = self.output(ar, "pidof", "kedge-speaker").split()
+        pids = self.run(ar, "pidof", "kedge-speaker", check=False).stdout.split()
         return int(pids[0]) if pids else 0
 
     def restart_speakers(self, addition=""):

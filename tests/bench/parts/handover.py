@@ -4,7 +4,6 @@ operator would write instead, a script at each access router that calls vtysh on
 import contextlib
 import json
 import os
-import signal
 import statistics
 import time
 
@@ -66,9 +65,9 @@ class ScriptLab:
         prefix, self._at = lab.prefix_of(self.address), "ar1"
         self._prefix = prefix
         link = json.loads(lab.output("mn1", "ip", "-j", "-6", "address", "show", "dev", "br0", "scope", "link"))
-        link_local = next(a["local"] for part in link for a in part.get("addr_info", []))
+        link_local = next(a["local"] for part in link for a in part.get("addr_info", []) if "local" in a)
         for ar in ("ar1", "ar2"):
-            os.kill(lab.speaker_pid(ar), signal.SIGSTOP)
+            lab.kill(ar, "kedge-speaker", "STOP")
             for rule in json.loads(lab.output(ar, "ip", "-j", "-6", "rule")):
                 if 880 <= rule["priority"] < 900:
                     lab.run(ar, "ip", "-6", "rule", "delete", "priority", rule["priority"])
