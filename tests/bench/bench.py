@@ -26,7 +26,7 @@ import machine  # noqa: E402  pylint: disable=wrong-import-position
 import plots  # noqa: E402  pylint: disable=wrong-import-position
 
 # In this order; each is parts/<name>.py with `run(bench) -> report.Part`.
-PARTS = ("handover", "convergence", "northbound", "kernel_routes", "lm", "storm", "dataplane", "idle", "micro")
+PARTS = ("handover", "convergence", "northbound", "kernel_routes", "lm", "storm", "dataplane", "idle", "scale", "micro")
 PAGE = REPOSITORY / "docs" / "performance.md"
 IMAGES = REPOSITORY / "docs" / "images" / "performance"
 
