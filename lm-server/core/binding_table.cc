@@ -98,9 +98,7 @@ void BindingTable::clear() {
 }
 
 void BindingTable::pack() const {
-  if (unpacked_.size() <= most_unpacked_) return;
-  // Half of them, so that this is done seldom and what was used last stays.
-  for (auto left = unpacked_.size() - most_unpacked_ / 2; left > 0; --left) {
+  while (unpacked_.size() > most_unpacked_) {
     const auto found = slots_.find(unpacked_.front());
     unpacked_.pop_front();
     if (found == slots_.end() || found->second.entry == nullptr) continue;
