@@ -9,9 +9,9 @@ JOBS ?= $(shell nproc)
 help: ## This list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
 
-setup: ## Install the Debian packages that are missing and build FRR's gRPC module (root)
+setup: ## Install the Debian packages that are missing and build the modules for FRR (root)
 	@scripts/setup.sh
-	@frr/build-grpc-module.sh
+	@frr/build-modules.sh
 
 build: build/$(PRESET)/build.ninja ## Build everything (PRESET=release; or dev, asan, tsan)
 	@cmake --build build/$(PRESET) -j $(JOBS) $(BUILD_FLAGS)
@@ -36,5 +36,5 @@ bench: setup ## Measure beside GoBGP, ExaBGP, vtysh and etcd; BENCH="lm storm" f
 format: ## Format the C++ code in place
 	@git ls-files -z --cached --others --exclude-standard -- '*.h' '*.cc' '*.c' | xargs -0 --no-run-if-empty clang-format -i
 
-clean: ## Remove everything built here (FRR's gRPC module stays in the machine's cache)
+clean: ## Remove everything built here (the modules for FRR stay in the machine's cache)
 	@rm -rf build

@@ -4,6 +4,8 @@
 #
 #   KEDGE_ROLE             router, access-router, lm, host, mobile-node or mobile-router
 #   KEDGE_GRPC_MODULE      FRR's gRPC module, for staticd of an access router
+#   KEDGE_BGPD_HOLD        milliseconds that bgpd waits before best-path selection (default: bgpd's own 50, without a module of ours)
+#   KEDGE_BGPD_HOLD_MODULE the module that can do so
 #   KEDGE_LINK_SECONDS     how long the interfaces are waited for (default: 60)
 #   /etc/kedge/network.ip  addresses, routes and links of the node, for `ip -batch`
 #   /etc/kedge/ports       of a mobile node or router: its ports to access routers
@@ -128,6 +130,10 @@ start_frr() {
         else
             say "warning: no gRPC module for FRR at '${KEDGE_GRPC_MODULE:-}': staticd starts without its northbound; run: make setup"
         fi
+    fi
+    if [[ -n ${KEDGE_BGPD_HOLD:-} ]]; then
+        [[ -r ${KEDGE_BGPD_HOLD_MODULE:-} ]] || fail "KEDGE_BGPD_HOLD is set, and there is no module at '${KEDGE_BGPD_HOLD_MODULE:-}'; run: make setup"
+        bgpd_options+=" -M $KEDGE_BGPD_HOLD_MODULE:$KEDGE_BGPD_HOLD"
     fi
     cat >/etc/frr/daemons <<-DAEMONS
 		bgpd=yes

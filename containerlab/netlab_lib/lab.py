@@ -33,11 +33,11 @@ def build_folder():
     return pathlib.Path(os.environ.get("KEDGE_BUILD_DIR") or REPOSITORY / "build" / "release").resolve()
 
 
-def grpc_module():
-    """FRR's gRPC module: KEDGE_GRPC_MODULE, or the newest that has been built; '' when there is none."""
-    if os.environ.get("KEDGE_GRPC_MODULE"):
-        return os.path.abspath(os.environ["KEDGE_GRPC_MODULE"])
-    modules = [module for folder in (build_folder(), REPOSITORY / "build") for module in (folder / "frr").glob("*/grpc.so")]
+def frr_module(variable, name):
+    """A module for FRR: what the environment variable names, or the newest that has been built; '' when there is none."""
+    if os.environ.get(variable):
+        return os.path.abspath(os.environ[variable])
+    modules = [module for folder in (build_folder(), REPOSITORY / "build") for module in (folder / "frr").glob(f"*/{name}")]
     return str(max(modules, key=lambda module: module.stat().st_mtime)) if modules else ""
 
 
@@ -145,7 +145,9 @@ class Lab:
             "PATH": ":".join(["/opt/kedge/bin", *folders, SYSTEM_PATH]),
             "HOME": "/root",
             "LANG": "C.UTF-8",
-            "KEDGE_GRPC_MODULE": grpc_module(),
+            "KEDGE_GRPC_MODULE": frr_module("KEDGE_GRPC_MODULE", "grpc.so"),
+            "KEDGE_BGPD_HOLD_MODULE": frr_module("KEDGE_BGPD_HOLD_MODULE", "kedge_bgpd_hold.so"),
+            "KEDGE_BGPD_HOLD": os.environ.get("KEDGE_BGPD_HOLD", ""),
             **node.env,
         }
         return RunningNode(f"{self.name}-{node.name}", env)

@@ -26,7 +26,9 @@ import machine  # noqa: E402  pylint: disable=wrong-import-position
 import plots  # noqa: E402  pylint: disable=wrong-import-position
 
 # In this order; each is parts/<name>.py with `run(bench) -> report.Part`.
-PARTS = ("handover", "convergence", "northbound", "kernel_routes", "lm", "storm", "dataplane", "idle", "scale", "micro")
+PARTS = (
+    "handover", "convergence", "churn", "cores", "northbound", "kernel_routes", "lm", "storm", "dataplane", "idle", "scale", "micro",
+)  # fmt: skip
 PAGE = REPOSITORY / "docs" / "performance.md"
 IMAGES = REPOSITORY / "docs" / "images" / "performance"
 

@@ -5,8 +5,9 @@ import contextlib
 import os
 import pathlib
 import signal
-import socket
 import time
+
+from vty import Vty
 
 FRR = ("zebra", "bgpd", "ospf6d", "staticd")
 KEDGE = {"kedge-lm", "kedge-speaker"}
@@ -34,26 +35,15 @@ def kill(victims):
     return at
 
 
-def _command(vty, command):
-    vty.sendall(command.encode() + b"\0")
-    answer = b""
-    # The end of an answer is three zeros and a status.
-    while answer[-4:-1] != b"\0\0\0":
-        piece = vty.recv(65536)
-        if not piece:
-            raise OSError("the daemon has ended")
-        answer += piece
-    return answer[:-4].decode()
+def socket_of(lab, node, daemon):
+    """Of the daemon's vty."""
+    return _PROC / str(lab.lab.nodes[node].pid) / "root" / "run" / "frr" / f"{daemon}.vty"
 
 
 def ask(lab, node, daemon, command, seconds=1):
     """What an FRR daemon answers to a vty command; None when it does not answer."""
-    path = _PROC / str(lab.lab.nodes[node].pid) / "root" / "run" / "frr" / f"{daemon}.vty"
-    with socket.socket(socket.AF_UNIX) as vty:
-        vty.settimeout(seconds)
-        try:
-            vty.connect(str(path))
-            _command(vty, "enable")
-            return _command(vty, command)
-        except OSError:
-            return None
+    try:
+        with Vty(socket_of(lab, node, daemon), seconds) as vty:
+            return vty.ask(command)
+    except OSError:
+        return None

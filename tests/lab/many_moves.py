@@ -79,6 +79,7 @@ def parse():
     parser.add_argument("--rate", type=int, default=1000)
     parser.add_argument("--peer", choices=list(PEERS), default="cn", help="the flow's other end (default: cn)")
     parser.add_argument("--seed", type=int, default=1, help="for where to go (default: 1)")
+    parser.add_argument("--bgpd-hold", metavar="MS", help="bgpd of all routers with our module and this hold (default: bgpd as it comes)")
     return parser.parse_args()
 
 
@@ -86,7 +87,8 @@ def main():
     arguments = parse()
     with tempfile.TemporaryDirectory(prefix="kedge-moves-") as folder:
         topology = scenarios.REPOSITORY / "containerlab" / arguments.topology
-        with scenarios.lab_up(topology, name=f"moves-{os.getpid()}") as lab:
+        environment = {} if arguments.bgpd_hold is None else {"KEDGE_BGPD_HOLD": arguments.bgpd_hold}
+        with scenarios.lab_up(topology, f"moves-{os.getpid()}", environment) as lab:
             lab.wait_synced()
             cores = [node for node in lab.nodes() if node.startswith("core")]
             events = scenarios.Events(lab)

@@ -86,6 +86,11 @@ class FrrNode:
     def daemon_pid(self, daemon):
         return int(self.run("cat", f"/var/run/frr/{daemon}.pid"))
 
+    def host_pid(self, daemon):
+        """As the machine sees it."""
+        nsenter = self._daemons[daemon].pid
+        return int(pathlib.Path(f"/proc/{nsenter}/task/{nsenter}/children").read_text().split()[0])
+
     def signal(self, daemon, number):
         """By the PID file, which holds the PID inside."""
         self.run("kill", f"-{int(number)}", str(self.daemon_pid(daemon)))

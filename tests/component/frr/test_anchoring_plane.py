@@ -45,7 +45,7 @@ router bgp 65000
 
 def grpc_module():
     path = pathlib.Path(os.environ.get("KEDGE_GRPC_MODULE", ROOT / "build/frr/grpc.so"))
-    assert path.exists(), f"{path} is missing: run frr/build-grpc-module.sh, or set KEDGE_GRPC_MODULE"
+    assert path.exists(), f"{path} is missing: run frr/build-modules.sh, or set KEDGE_GRPC_MODULE"
     return path.resolve()
 
 

@@ -1,27 +1,32 @@
 #!/usr/bin/env bash
-# Builds grpc.so, the northbound gRPC module that Debian's FRR package leaves out, against the installed FRR, from Debian's
-# source package. The package's own files stay untouched: load the result by its path, `staticd -M /path/grpc.so:50051`.
+# Builds the modules for the installed FRR from Debian's source package of it. The package's own files stay untouched: load a module by its path.
 #
-# The result is kept for each version of the package, in the build folder and in a cache of the machine:
-#   <build folder>/frr/<package version>/grpc.so, and the link <build folder>/frr/grpc.so to it
+#   grpc.so             the northbound gRPC module that Debian's package leaves out; `staticd -M /path/grpc.so:50051`
+#   kedge_bgpd_hold.so  from bgpd-hold/; `bgpd -M /path/kedge_bgpd_hold.so:0`
+#
+# Each is kept for each version of the package, in the build folder and in a cache of the machine:
+#   <build folder>/frr/<package version>/<module>, and the link <build folder>/frr/<module> to it
 # Everything else happens in a temporary folder; /etc/apt and apt's package lists are only read.
 #
 #   KEDGE_BUILD_DIR   the build folder (default: build/ beside this folder)
 #   KEDGE_CACHE_DIR   the cache of the machine (default: $XDG_CACHE_HOME/kedge or /var/cache/kedge)
 set -euo pipefail
 
-# Part of the cache's key: raise it when this script builds the same FRR differently.
-recipe=1
-
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+hold_source=$root/frr/bgpd-hold/kedge_bgpd_hold.c
+# Part of the cache's key: raise the number when this script builds a module from the same sources differently.
+declare -A recipes=(
+    [grpc.so]=1
+    [kedge_bgpd_hold.so]=1-$(sha256sum <"$hold_source" | cut -c 1-12)
+)
 build_dir=${KEDGE_BUILD_DIR:-$root/build}
 cache_dir=${KEDGE_CACHE_DIR:-${XDG_CACHE_HOME:-/var/cache}/kedge}
-staticd=/usr/lib/frr/staticd
+frr_programs=/usr/lib/frr
 temporary=
 
-say() { printf 'frr grpc module: %s\n' "$*"; }
+say() { printf 'frr modules: %s\n' "$*"; }
 fail() {
-    printf 'frr grpc module: %s\n' "$*" >&2
+    printf 'frr modules: %s\n' "$*" >&2
     exit 1
 }
 
@@ -97,20 +102,21 @@ fetch_source() {
     step "unpack the source" dpkg-source --no-check -x "$temporary/download"/frr_*.dsc "$temporary/source"
 }
 
-# Configures as Debian did, read from the installed daemon, but for the parts that no northbound module touches: each of them would
+# Configures as Debian did, read from the installed daemon, but for the parts that no module here touches: each of them would
 # need more packages. frr's clippy, a code generator, is not needed for these files.
 configure_source() {
     local options=()
-    eval "options=($("$staticd" --version | sed -n '/^configured with:/{n;p}'))"
-    [[ ${#options[@]} -gt 0 ]] || fail "$staticd --version does not tell how it was configured"
+    eval "options=($("$frr_programs/staticd" --version | sed -n '/^configured with:/{n;p}'))"
+    [[ ${#options[@]} -gt 0 ]] || fail "$frr_programs/staticd --version does not tell how it was configured"
     cd "$temporary/source"
     step "bootstrap the source" ./bootstrap.sh
     step "configure the source" ./configure "${options[@]}" --enable-grpc --disable-static \
         --disable-vtysh --disable-doc --disable-doc-html --disable-snmp --disable-rpki --without-libpam --with-clippy=/bin/true \
         CFLAGS=-O2 CXXFLAGS=-O2
+    step "generate the headers" make lib/route_types.h
 }
 
-compile_module() {
+compile_grpc.so() {
     local output=$1 jobs library_dir
     jobs=$(nproc)
     library_dir=/usr/lib/$(dpkg-architecture -qDEB_HOST_MULTIARCH)/frr
@@ -120,28 +126,36 @@ compile_module() {
         grpc/libfrrgrpc_pb_la-frr-northbound.pb.lo
         grpc/libfrrgrpc_pb_la-frr-northbound.grpc.pb.lo
     )
-    step "generate the headers" make lib/route_types.h grpc/frr-northbound.pb.cc grpc/frr-northbound.grpc.pb.cc
-    step "compile the module" make -j"$jobs" "${objects[@]}"
+    step "generate the messages" make grpc/frr-northbound.pb.cc grpc/frr-northbound.grpc.pb.cc
+    step "compile grpc.so" make -j"$jobs" "${objects[@]}"
     local linkable=() object libraries
     for object in "${objects[@]}"; do
         linkable+=("${object%/*}/.libs/$(basename "$object" .lo).o")
     done
     read -ra libraries < <(pkg-config --libs grpc++ protobuf libyang)
-    step "link the module" g++ -shared -o "$output" "${linkable[@]}" -Wl,--as-needed,-z,defs,-z,relro,-z,now \
+    step "link grpc.so" g++ -shared -o "$output" "${linkable[@]}" -Wl,--as-needed,-z,defs,-z,relro,-z,now \
         "${libraries[@]}" "$library_dir/libfrr.so.0" "-Wl,-rpath,$library_dir"
     strip --strip-unneeded "$output"
 }
 
-# Loads the module into the installed staticd, in a network namespace of its own, until it answers as a gRPC server does.
+# bgpd and libfrr, which load it, have all that it leaves undefined.
+compile_kedge_bgpd_hold.so() {
+    cd "$temporary/source"
+    step "compile kedge_bgpd_hold.so" gcc -std=gnu11 -O2 -fPIC -shared -DHAVE_CONFIG_H -I. -Iinclude -Ilib -Ilib/assert \
+        -Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers \
+        "-ffile-prefix-map=$root/=" -o "$1" "$hold_source" -Wl,-z,relro,-z,now
+    strip --strip-unneeded "$1"
+}
+
+# Loads the module into the installed daemon, in a network namespace of its own, until it does what it is for.
 check_module() {
-    local module=$1 run=$temporary/run
+    local file=$1 name=$2 run=$temporary/run
     [[ $EUID -eq 0 ]] || fail "trying the module out needs root; run: sudo make setup"
     rm -rf "$run"
     mkdir "$run"
     chmod 755 "$temporary"
     chown frr:frr "$run"
-    step "load the module into staticd" unshare --net \
-        /usr/bin/python3 "$root/frr/check_grpc_module.py" "$staticd" "$module" "$run"
+    step "load $name" unshare --net /usr/bin/python3 "$root/frr/check_module.py" "$frr_programs" "$name" "$file" "$run"
 }
 
 # Puts file $1 at path $2 in one step, so that nobody ever sees half of it.
@@ -152,23 +166,58 @@ publish() {
 }
 
 version=$(dpkg-query -W -f '${Version}' frr 2>/dev/null) || version=
-[[ -n $version && -x $staticd ]] || fail "FRR is not installed; run: make setup"
+[[ -n $version && -x $frr_programs/staticd ]] || fail "FRR is not installed; run: make setup"
 case $version in
     8.4.4-*) ;;
-    *) fail "FRR $version is installed; Kedge builds the module for Debian 12's FRR 8.4.4 only" ;;
+    *) fail "FRR $version is installed; Kedge builds modules for Debian 12's FRR 8.4.4 only" ;;
 esac
 architecture=$(dpkg-query -W -f '${Architecture}' frr)
-module=$build_dir/frr/$version/grpc.so
-cached=$cache_dir/frr/${version}_${architecture}_$recipe/grpc.so
-recipe_of_module=${module%/*}/recipe
+folder=$build_dir/frr/$version
+
+cached() { printf '%s' "$cache_dir/frr/${version}_${architecture}_${recipes[$1]}/$1"; }
+
+up_to_date() { [[ -s $folder/$1 && $(cat "$folder/$1.recipe" 2>/dev/null) == "${architecture}_${recipes[$1]}" ]]; }
 
 point_link() {
-    printf '%s\n' "${architecture}_$recipe" >"$recipe_of_module"
-    ln -sfn "$version/grpc.so" "$build_dir/frr/grpc.so"
+    printf '%s\n' "${architecture}_${recipes[$1]}" >"$folder/$1.recipe"
+    ln -sfn "$version/$1" "$build_dir/frr/$1"
 }
 
-if [[ -s $module && $(cat "$recipe_of_module" 2>/dev/null) == "${architecture}_$recipe" ]]; then
-    ln -sfn "$version/grpc.so" "$build_dir/frr/grpc.so"
+# Only what this user has put into the cache is loaded again.
+take_from_cache() {
+    local file
+    file=$(cached "$1")
+    [[ -s $file && -O $file ]] || return 1
+    if ! (check_module "$file" "$1"); then
+        say "$file does not load, building it again" >&2
+        return 1
+    fi
+    publish "$file" "$folder/$1"
+    point_link "$1"
+    say "$1 taken from $file for frr $version"
+}
+
+build() {
+    local file=$temporary/$1
+    ("compile_$1" "$file")
+    check_module "$file" "$1"
+    if ! publish "$file" "$(cached "$1")" 2>/dev/null; then
+        say "cannot write $(cached "$1"), so it is kept in the build folder only" >&2
+    fi
+    publish "$file" "$folder/$1"
+    point_link "$1"
+    say "$1 built and loaded: $folder/$1"
+}
+
+missing=()
+for module in grpc.so kedge_bgpd_hold.so; do
+    if up_to_date "$module"; then
+        ln -sfn "$version/$module" "$build_dir/frr/$module"
+    else
+        missing+=("$module")
+    fi
+done
+if [[ ${#missing[@]} -eq 0 ]]; then
     say "up to date for frr $version"
     exit 0
 fi
@@ -181,25 +230,15 @@ temporary=$(mktemp -d)
 export TMPDIR=$temporary/tmp
 mkdir -m 1777 "$TMPDIR"
 
-# Only what this user has put into the cache is loaded again.
-if [[ -s $cached && -O $cached ]]; then
-    if (check_module "$cached"); then
-        publish "$cached" "$module"
-        point_link
-        say "taken from $cached for frr $version"
-        exit 0
-    fi
-    say "$cached does not load, building it again" >&2
+to_build=()
+for module in "${missing[@]}"; do
+    take_from_cache "$module" || to_build+=("$module")
+done
+if [[ ${#to_build[@]} -gt 0 ]]; then
+    say "building ${to_build[*]} for frr $version from Debian's source package (about half a minute)"
+    fetch_source "$(dpkg-query -W -f '${source:Version}' frr)"
+    (configure_source)
+    for module in "${to_build[@]}"; do
+        build "$module"
+    done
 fi
-
-say "building it for frr $version from Debian's source package (about half a minute)"
-fetch_source "$(dpkg-query -W -f '${source:Version}' frr)"
-(configure_source)
-(compile_module "$temporary/grpc.so")
-check_module "$temporary/grpc.so"
-if ! publish "$temporary/grpc.so" "$cached" 2>/dev/null; then
-    say "cannot write $cached, so it is kept in the build folder only" >&2
-fi
-publish "$temporary/grpc.so" "$module"
-point_link
-say "built and loaded: $module"
