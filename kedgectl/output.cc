@@ -189,6 +189,7 @@ std::string render_binding(const v1::Binding& binding, SystemTime now) {
   out.add("revision", format_generation(binding.revision()));
   out.add_time("created", binding.has_created_at(), binding.created_at(), now);
   out.add_time("heard", binding.has_attached_at(), binding.attached_at(), now);
+  if (binding.has_idle_since()) out.add_time("idle since", true, binding.idle_since(), now);
   out.add_time("updated", binding.has_updated_at(), binding.updated_at(), now);
   Table holders({{"HOLDER"}, {"ACKNOWLEDGED"}, {"DOES"}});
   for (const auto& holder : binding.holders()) {

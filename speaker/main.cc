@@ -9,6 +9,9 @@
 //                                                         -- watches --> best path observer (FRR's bgpd)
 //                                                         -- prefixes --> access plane (RA)
 //                                                         -- records  --> source guard -- sources --> access filter
+//                                                         -- records  --> activity reporter -- prefixes --> activity
+//                                                                         meter
+//   activity meter -- what was used when   --> activity reporter -- Activity --> LM
 //   access plane   -- links that went down --> source guard
 //   planes         -- reached stages       --> controller -- acknowledgements --> LM
 //
@@ -140,13 +143,22 @@ int run(const std::string& path, const speaker::Settings& settings) {
 
   const std::uint64_t incarnation = random_number();
   auto lm = speaker::make_lm_client(executor, *channel, {config.name(), incarnation, KEDGE_VERSION});
+  std::unique_ptr<speaker::ActivityMeter> meter;
+  std::unique_ptr<speaker::ActivityReporter> activity;
+  if (auto made = speaker::make_activity_meter({settings.access.interfaces}); made.ok()) {
+    meter = *std::move(made);
+    activity = std::make_unique<speaker::ActivityReporter>(
+        executor, speaker::ActivityReporter::Config{.self = config.name()}, *meter, *lm, metrics);
+  } else {
+    log_warning("activity_unseen", "error", made.status().ToString(), "effect", "no prefix ends for being idle");
+  }
   speaker::Controller controller(
       executor, {config.name(), incarnation, config.frr().local_preference_base(), config.kernel().redirection()}, *lm,
       **forwarding,
       [&](std::uint32_t levels) {
         return speaker::make_northbound_injector(executor, {config.frr().northbound(), levels});
       },
-      *observer, authenticating, metrics, guard.get());
+      *observer, authenticating, metrics, guard.get(), activity.get());
 
   boost::asio::signal_set signals(io, SIGTERM, SIGINT);
   signals.async_wait([&](boost::system::error_code error, int signal) {
@@ -220,6 +232,7 @@ int main(int argc, char** argv) {
   if (purge) {
     auto status = speaker::remove_all(settings->forwarding);
     status.Update(speaker::remove_access_filter());
+    status.Update(speaker::remove_activity_meter());
     if (!status.ok()) return failed("purge_failed", status);
     return purge_northbound(settings->northbound);
   }

@@ -33,6 +33,14 @@ std::string pack_entry(BindingEntry& entry) {
   }
   packed.set_grace_ends(to_number(entry.grace_ends));
   packed.set_timer(to_number(entry.timer));
+  if (entry.idle) {
+    auto& idle = *packed.mutable_idle();
+    idle.set_since(to_number(entry.idle->since));
+    idle.set_until(to_number(entry.idle->until));
+    idle.set_seen_by(entry.idle->seen_by);
+    idle.set_handed_over(entry.idle->handed_over);
+  }
+  packed.set_moved_from(entry.moved_from);
   return packed.SerializeAsString();
 }
 
@@ -48,6 +56,12 @@ void unpack_entry(const std::string& bytes, BindingEntry& entry) {
   }
   entry.grace_ends = to_time(packed.grace_ends());
   entry.timer = to_time(packed.timer());
+  if (packed.has_idle()) {
+    const auto& idle = packed.idle();
+    entry.idle = IdleTime{to_time(idle.since()).value_or(SystemTime()), to_time(idle.until()).value_or(SystemTime()),
+                          idle.seen_by(), idle.handed_over()};
+  }
+  entry.moved_from = packed.moved_from();
 }
 
 }  // namespace
@@ -65,6 +79,11 @@ BindingEntry& BindingTable::unpack(const Ipv6Prefix& prefix, Slot& slot) const {
 BindingEntry& BindingTable::at(const Ipv6Prefix& prefix) { return unpack(prefix, slots_.at(prefix)); }
 
 const BindingEntry& BindingTable::at(const Ipv6Prefix& prefix) const { return unpack(prefix, slots_.at(prefix)); }
+
+BindingEntry* BindingTable::find(const Ipv6Prefix& prefix) {
+  const auto found = slots_.find(prefix);
+  return found == slots_.end() ? nullptr : &unpack(prefix, found->second);
+}
 
 const BindingEntry* BindingTable::find(const Ipv6Prefix& prefix) const {
   const auto found = slots_.find(prefix);

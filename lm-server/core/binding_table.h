@@ -33,12 +33,27 @@ struct HolderProgress {
   bool operator==(const HolderProgress&) const = default;
 };
 
+// Nothing was forwarded to or from the prefix from `since` to `until`. Not durable.
+struct IdleTime {
+  SystemTime since;
+  SystemTime until;
+  // The AR that has told last.
+  std::string seen_by;
+  // The AR that the MN has left has said its last word since: the next one may go on where it has ended.
+  bool handed_over = false;
+
+  bool operator==(const IdleTime&) const = default;
+};
+
 struct BindingEntry {
   v1::Binding binding;
   // Of `binding.generation`.
   std::map<std::string, HolderProgress> progress;
   std::optional<SystemTime> grace_ends;
   std::optional<SystemTime> timer;
+  std::optional<IdleTime> idle;
+  // The AR where the MN was before it came to the present one. Not durable.
+  std::string moved_from;
 };
 
 class BindingTable {
@@ -51,6 +66,7 @@ class BindingTable {
   BindingEntry& at(const Ipv6Prefix& prefix);
   const BindingEntry& at(const Ipv6Prefix& prefix) const;
   // Null when there is none.
+  BindingEntry* find(const Ipv6Prefix& prefix);
   const BindingEntry* find(const Ipv6Prefix& prefix) const;
   // The entry that `prefix` is, or lies inside of; null when there is none. As find_covering in prefix_map.h.
   const BindingEntry* find_covering(const Ipv6Prefix& prefix) const;

@@ -58,6 +58,9 @@ Output Machine::session_up(const v1::Hello& hello, std::uint64_t session, System
   for (const auto& [name, other] : nodes_) *welcome->mutable_welcome()->add_nodes() = other.info;
   *welcome->mutable_welcome()->mutable_revision() = revision();
   welcome->mutable_welcome()->set_preference_levels(settings_.preference_levels);
+  if (settings_.idle_after > settings_.idle_after.zero()) {
+    *welcome->mutable_welcome()->mutable_idle_after() = kedge::to_proto(settings_.idle_after);
+  }
   send(output, *up, std::move(welcome));
   for (const auto& prefix : up->held) send(output, *up, record_message(bindings_.copy(prefix)));
   auto end_of_snapshot = std::make_shared<v1::LmMessage>();

@@ -121,6 +121,9 @@ class Machine {
   // Ack and health are ignored when `session` is not the AR's present one.
   Output ack(std::uint64_t session, const v1::Ack& ack, SystemTime now);
   void health(std::uint64_t session, const v1::SpeakerHealth& health);
+  // Ends what has been idle for Settings::idle_after; nothing else of it leads to a commit. Ignored as an Ack is.
+  // InvalidArgument: something was malformed; the rest counts.
+  Output activity(std::uint64_t session, const v1::Activity& activity, SystemTime now);
   // Does what is due.
   Output tick(SystemTime now);
   std::optional<SystemTime> next_deadline() const;
@@ -130,6 +133,8 @@ class Machine {
   // By the binding's prefix, or by anything inside of it: the longest match.
   const v1::Binding* find(const Ipv6Prefix& prefix) const;
   std::vector<const v1::Binding*> bindings_of(const std::string& mn_id) const;
+  // Of a binding that ends when idle: since when nothing was forwarded to or from it, as far as known.
+  std::optional<SystemTime> idle_since(const Ipv6Prefix& prefix) const;
   // In the order of prefixes, beginning behind `after`, until `visit` returns false.
   void visit_bindings(const std::optional<Ipv6Prefix>& after,
                       const std::function<bool(const v1::Binding&)>& visit) const;
@@ -148,6 +153,7 @@ class Machine {
 
  private:
   using Entry = BindingEntry;
+  using Idle = IdleTime;
   struct MobileNode {
     std::vector<Ipv6Prefix> prefixes;
     // The last that its attached AR has reported; 0: not known, since the clock is another or the store was restored.
@@ -205,8 +211,6 @@ class Machine {
     std::vector<FixedPrefix> fixed;
     // From the AR's pool.
     std::optional<Ipv6Prefix> fresh;
-    // Has to make room.
-    std::optional<Ipv6Prefix> ends;
     bool exhausted = false;
     bool keeps_any = false;
   };
@@ -227,7 +231,7 @@ class Machine {
   std::vector<FixedPrefix> missing_fixed(const Rules& rules) const;
   bool is_repeated(const std::vector<Ipv6Prefix>& prefixes, const v1::AttachRequest& request) const;
   // Takes `fresh` from the pool.
-  Assignment assign(const std::string& mn_id, const std::string& ar, const Rules& rules, SystemTime now);
+  Assignment assign(const std::string& mn_id, const std::string& ar, const Rules& rules);
   void count_move(Transaction& tx, MobileNode& mn, const v1::AttachRequest& request, const Rules& rules);
   // Before the bindings go along. At most once a minute for an MN.
   void tell_two_access_routers(Transaction& tx, MobileNode& mn, const v1::AttachRequest& request) const;
@@ -250,6 +254,12 @@ class Machine {
   void end(Transaction& tx, Entry& entry);
   // Ends it for good.
   void release(Transaction& tx, Entry& entry, const std::string& why);
+
+  static bool may_tell_of_use(const Entry& entry, const std::string& ar);
+  void note_use(Entry& entry, const std::string& ar, const v1::Activity::Use& use, std::chrono::nanoseconds age,
+                SystemTime now) const;
+  // Unless it is the only one that its MN can have here.
+  void end_idle(Transaction& tx, const Ipv6Prefix& prefix, std::chrono::nanoseconds idle);
 
   Plan plan_of(const v1::Binding& binding, const Rules& rules, SystemTime now) const;
   static void take_plan(v1::Binding& binding, const Plan& plan);

@@ -18,13 +18,6 @@ constexpr std::chrono::minutes kAlarmInterval{1};
 constexpr std::int64_t kOldestAgeSeconds = 366LL * 24 * 3600;
 constexpr int kMostHeldPrefixes = 64;
 
-absl::StatusOr<nanoseconds> parse_age(const google::protobuf::Duration& age) {
-  if (age.seconds() < 0 || age.nanos() < 0 || age.nanos() > 999'999'999 || age.seconds() > kOldestAgeSeconds) {
-    return absl::InvalidArgumentError("age: must be 0 s to 366 days");
-  }
-  return kedge::from_proto(age);
-}
-
 absl::Status check_attachment(const v1::Attachment& attachment) {
   if (attachment.interface().empty() || attachment.interface().size() > kLongestInterfaceName) {
     return absl::InvalidArgumentError("attachment.interface: must have 1 to 15 characters");
@@ -121,10 +114,6 @@ absl::Status overtaken(const v1::AttachRequest& request) {
                                                     request.mn_id(), " comes after younger ones"));
 }
 
-SystemTime idle_since(const v1::Binding& binding) {
-  return from_proto(binding.has_away_since() ? binding.away_since() : binding.attached_at());
-}
-
 std::int64_t to_seconds(nanoseconds time) { return std::chrono::duration_cast<std::chrono::seconds>(time).count(); }
 
 std::string describe_pools(const v1::NodeInfo& info) {
@@ -151,6 +140,13 @@ absl::Status check_link_layer_address(const std::string& field, const std::strin
     return absl::InvalidArgumentError(absl::StrCat(field, ": ", text, " is no unicast address"));
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<nanoseconds> parse_age(const google::protobuf::Duration& age) {
+  if (age.seconds() < 0 || age.nanos() < 0 || age.nanos() > 999'999'999 || age.seconds() > kOldestAgeSeconds) {
+    return absl::InvalidArgumentError("age: must be 0 s to 366 days");
+  }
+  return kedge::from_proto(age);
 }
 
 absl::Status Machine::check_run(const NodeState& at, std::uint64_t incarnation) {
@@ -277,14 +273,12 @@ bool Machine::is_repeated(const std::vector<Ipv6Prefix>& prefixes, const v1::Att
   });
 }
 
-Machine::Assignment Machine::assign(const std::string& mn_id, const std::string& ar, const Rules& rules,
-                                    SystemTime now) {
+Machine::Assignment Machine::assign(const std::string& mn_id, const std::string& ar, const Rules& rules) {
   Assignment result;
   result.fixed = missing_fixed(rules);
   // A mobile network has no address for the MN itself, so that it neither counts nor takes the place of any.
   bool has_home_here = false;
   std::size_t kept = 0;
-  std::optional<Ipv6Prefix> idlest;
   for (const auto& fixed : result.fixed) {
     result.keeps_any = true;
     if (fixed.mobile_network) continue;
@@ -297,22 +291,12 @@ Machine::Assignment Machine::assign(const std::string& mn_id, const std::string&
       result.keeps_any = true;
       if (binding.mobile_network()) continue;
       ++kept;
-      if (binding.home_ar() == ar) {
-        has_home_here = true;
-      } else if (rules.find_fixed(binding.prefix()) == nullptr && idle_since(binding) + settings_.idle_after <= now &&
-                 (!idlest || idle_since(binding) < idle_since(bindings_.at(*idlest).binding))) {
-        idlest = prefix;
-      }
+      has_home_here = has_home_here || binding.home_ar() == ar;
     }
   }
-  if (has_home_here) return result;
-  if (kept >= rules.max_prefixes) {
-    if (!idlest) return result;
-    result.ends = idlest;
-  }
+  if (has_home_here || kept >= rules.max_prefixes) return result;
   result.fresh = nodes_.at(ar).pool.take();
   result.exhausted = !result.fresh;
-  if (!result.fresh) result.ends.reset();
   return result;
 }
 
@@ -369,7 +353,7 @@ Output Machine::attach(const v1::AttachRequest& request, SystemTime now) {
   if (auto refusal = refuse_new(request, *here, now)) return std::move(*refusal);
 
   // RFC 8818, 4.3: the MN keeps the prefixes that it has and, at a new AR, gets one of that AR as well.
-  const Assignment assignment = assign(request.mn_id(), request.ar(), rules, now);
+  const Assignment assignment = assign(request.mn_id(), request.ar(), rules);
   if (assignment.exhausted && !assignment.keeps_any) {
     auto output = refuse(absl::ResourceExhaustedError(absl::StrCat(
                              "all ", here->pool.size(), " prefixes of ", request.ar(), " (", describe_pools(here->info),
@@ -396,9 +380,7 @@ void Machine::bring_along(Transaction& tx, MobileNode& mn, const v1::AttachReque
   const auto before = mn.prefixes;
   for (const auto& prefix : before) {
     const auto& binding = bindings_.at(prefix).binding;
-    if (prefix == assignment.ends) {
-      release(tx, tx.edit(prefix), "idle, makes room for another");
-    } else if (goes_along(binding, request.ar(), rules)) {
+    if (goes_along(binding, request.ar(), rules)) {
       move(tx, tx.edit(prefix), request, heard, rules);
     } else if (!binding.released()) {
       release(tx, tx.edit(prefix), "nomadic, its mobile node has left");
@@ -516,9 +498,14 @@ void Machine::move(Transaction& tx, Entry& entry, const v1::AttachRequest& reque
   binding.mutable_attachment()->DiscardUnknownFields();
   *binding.mutable_attached_at() = to_proto(heard);
   *binding.mutable_attachment_generation() = attachment_of(tx, request);
+  if (from != request.ar()) {
+    entry.moved_from = from;
+    if (entry.idle) entry.idle->handed_over = false;
+  }
   if (from != request.ar() || !binding.has_arrived_at()) *binding.mutable_arrived_at() = to_proto(heard);
   if (!is_away(binding)) {
     binding.clear_away_since();
+    entry.idle.reset();
   } else if (!binding.has_away_since()) {
     *binding.mutable_away_since() = to_proto(heard);
   }
@@ -652,6 +639,7 @@ void Machine::end(Transaction& tx, Entry& entry) {
   }
   entry.progress.clear();
   entry.grace_ends.reset();
+  entry.idle.reset();
   tx.durability = Durability::kSync;
 }
 

@@ -239,7 +239,7 @@ void Machine::apply_policy(Transaction& tx, const std::string& mn_id) {
   };
   if (std::any_of(mn->second.prefixes.begin(), mn->second.prefixes.end(), is_its_own)) return;
   // Nothing that it has is of use here any more.
-  const Assignment assignment = assign(mn_id, request.ar(), rules, tx.now);
+  const Assignment assignment = assign(mn_id, request.ar(), rules);
   if (assignment.exhausted) tell_exhausted(tx.output, nodes_.at(request.ar()), mn_id, tx.now);
   bring_along(tx, mn->second, request, heard, rules, assignment);
 }

@@ -49,6 +49,9 @@ inline google::protobuf::Timestamp told_time(const google::protobuf::Timestamp& 
 // InvalidArgument: `text` is no unicast link-layer address in its one form; `field` is named.
 absl::Status check_link_layer_address(const std::string& field, const std::string& text);
 
+// InvalidArgument: not 0 s to 366 days.
+absl::StatusOr<std::chrono::nanoseconds> parse_age(const google::protobuf::Duration& age);
+
 // Changes of one command. The revision that they share is used up only when anything did change.
 class Machine::Transaction {
  public:

@@ -36,6 +36,11 @@ bool is_detached(const v1::Binding& binding) { return binding.attached_ar().empt
 
 bool is_away(const v1::Binding& binding) { return !is_detached(binding) && binding.attached_ar() != binding.home_ar(); }
 
+bool ends_when_idle(const v1::Binding& binding) {
+  // RFC 8653, 3: a fixed one is the MN's for good, a graceful replacement has its own time.
+  return is_away(binding) && binding.prefix_type() == v1::PREFIX_TYPE_SESSION_LASTING && !binding.mobile_network();
+}
+
 std::uint32_t highest_other_preference(const v1::Binding& binding, const std::string& ar) {
   std::uint32_t highest = 0;
   for (const auto& holder : binding.holders()) {

@@ -18,6 +18,9 @@ void remove_holder(v1::Binding& binding, const std::string& ar);
 bool is_detached(const v1::Binding& binding);
 bool is_away(const v1::Binding& binding);
 
+// It ends when it has not been used for Settings::idle_after.
+bool ends_when_idle(const v1::Binding& binding);
+
 // Highest level at which any AR but `ar` may announce the prefix.
 std::uint32_t highest_other_preference(const v1::Binding& binding, const std::string& ar);
 

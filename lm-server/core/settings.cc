@@ -224,7 +224,7 @@ void apply_defaults(v1::LmConfig& config) {
   if (mobility.flap_moves() == 0) mobility.set_flap_moves(5);
   if (!mobility.has_flap_window()) *mobility.mutable_flap_window() = kedge::to_proto(minutes(3));
   if (!mobility.has_prefix_quarantine()) *mobility.mutable_prefix_quarantine() = kedge::to_proto(hours(2));
-  if (!mobility.has_idle_after()) *mobility.mutable_idle_after() = kedge::to_proto(hours(2));
+  if (!mobility.has_idle_after()) *mobility.mutable_idle_after() = kedge::to_proto(minutes(124));
   if (mobility.new_nodes() == 0) mobility.set_new_nodes(1000);
   if (!mobility.has_new_nodes_window()) *mobility.mutable_new_nodes_window() = kedge::to_proto(minutes(10));
   if (config.log().level().empty()) config.mutable_log()->set_level("info");

@@ -39,7 +39,8 @@ struct Settings {
   // 0: no flap rule.
   std::chrono::nanoseconds flap_window = std::chrono::minutes(3);
   std::chrono::nanoseconds prefix_quarantine = std::chrono::hours(2);
-  std::chrono::nanoseconds idle_after = std::chrono::hours(2);
+  // 0: no prefix ends for being idle.
+  std::chrono::nanoseconds idle_after = std::chrono::minutes(124);
   std::uint32_t new_nodes = 1000;
   // 0: no limit.
   std::chrono::nanoseconds new_nodes_window = std::chrono::minutes(10);

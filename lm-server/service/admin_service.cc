@@ -23,6 +23,12 @@ namespace {
 constexpr std::uint32_t kDefaultPage = 1'000;
 constexpr std::uint32_t kLargestPage = 10'000;
 
+v1::Binding with_idle_since(const Machine& machine, v1::Binding binding) {
+  const auto since = machine.idle_since(*Ipv6Prefix::parse(binding.prefix()));
+  if (since) *binding.mutable_idle_since() = to_proto(*since);
+  return binding;
+}
+
 absl::Status list_bindings(const Machine& machine, const v1::ListBindingsRequest& request,
                            v1::ListBindingsResponse& response) {
   std::optional<Ipv6Prefix> after;
@@ -42,7 +48,7 @@ absl::Status list_bindings(const Machine& machine, const v1::ListBindingsRequest
       response.set_next_page_token(response.bindings(page - 1).prefix());
       return false;
     }
-    *response.add_bindings() = binding;
+    *response.add_bindings() = with_idle_since(machine, binding);
     return true;
   });
   *response.mutable_revision() = machine.revision();
@@ -158,7 +164,7 @@ grpc::ServerUnaryReactor* AdminService::GetBinding(grpc::CallbackServerContext* 
     if (!prefix.ok()) {
       status = prefix.status();
     } else if (const auto* binding = engine_.machine().find(*prefix)) {
-      *response = *binding;
+      *response = with_idle_since(engine_.machine(), *binding);
     } else {
       status = absl::NotFoundError(absl::StrCat("no binding covers ", request->prefix()));
     }

@@ -161,6 +161,14 @@ void Engine::ack(std::uint64_t session, const v1::Ack& ack) {
 
 void Engine::health(std::uint64_t session, const v1::SpeakerHealth& health) { machine_.health(session, health); }
 
+void Engine::activity(std::uint64_t session, const v1::Activity& activity) {
+  if (!available_) return;
+  Output output = machine_.activity(session, activity, now());
+  if (!output.status.ok()) log_warning("activity_ignored", "reason", std::string(output.status.message()));
+  output.status = absl::OkStatus();
+  submit(std::move(output), nullptr, due_by_time());
+}
+
 std::string Engine::store_health() const {
   std::string health = store_.health();
   return health == "ok" && !available_ ? "not loaded" : health;

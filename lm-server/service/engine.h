@@ -64,6 +64,7 @@ class Engine {
   void close_revoked_sessions();
   void ack(std::uint64_t session, const v1::Ack& ack);
   void health(std::uint64_t session, const v1::SpeakerHealth& health);
+  void activity(std::uint64_t session, const v1::Activity& activity);
 
   const Machine& machine() const { return machine_; }
   EventLog& events() { return events_; }

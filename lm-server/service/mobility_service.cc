@@ -145,6 +145,9 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::SpeakerMessage, v1::Lm
       case v1::SpeakerMessage::kHealth:
         engine_.health(session_, in_.health());
         return absl::OkStatus();
+      case v1::SpeakerMessage::kActivity:
+        engine_.activity(session_, in_.activity());
+        return absl::OkStatus();
       case v1::SpeakerMessage::kHello:
         return absl::InvalidArgumentError("Hello may be sent once only");
       default:

@@ -59,7 +59,7 @@ prometheus::Counter& limited(Metrics& metrics, const std::string& limit) {
 
 Controller::Controller(boost::asio::any_io_executor executor, ControllerConfig config, LmClient& lm,
                        ForwardingPlane& forwarding, MakeInjector make_injector, BestPathObserver& observer,
-                       AccessPlane& access, Metrics& metrics, SourceGuard* guard)
+                       AccessPlane& access, Metrics& metrics, SourceGuard* guard, ActivityReporter* activity)
     : executor_(std::move(executor)),
       config_(std::move(config)),
       lm_(lm),
@@ -68,6 +68,7 @@ Controller::Controller(boost::asio::any_io_executor executor, ControllerConfig c
       observer_(observer),
       access_(access),
       guard_(guard),
+      activity_(activity),
       lm_connected_(metrics.gauge("kedge_speaker_lm_connected", "1 while the session with the LM is open")),
       arrivals_(metrics.counter("kedge_speaker_arrivals_total", "Arrivals of MNs seen on the access links")),
       attaches_ok_(metrics.counter("kedge_speaker_attaches_total", "Attach requests by result", {{"result", "ok"}})),
@@ -103,11 +104,18 @@ Controller::Controller(boost::asio::any_io_executor executor, ControllerConfig c
   access_.is_known = [this](const LinkLayerAddress& mn) { return prefixes_of_mn_.contains(mn.to_string()); };
   access_.on_ra_sent = [this](const LinkLayerAddress& mn, const std::vector<AdvertisedPrefix>& prefixes,
                               SystemTime at) { on_ra_sent(mn, prefixes, at); };
-  if (guard_ == nullptr) return;
-  guard_->on_health = [this](const absl::Status& status) {
-    health_.set_access(status.ok() ? "synced" : std::string(status.message()));
-    report_health();
-  };
+  if (guard_ != nullptr) {
+    guard_->on_health = [this](const absl::Status& status) {
+      guard_health_ = status;
+      report_access_health();
+    };
+  }
+  if (activity_ != nullptr) {
+    activity_->on_health = [this](const absl::Status& status) {
+      activity_health_ = status;
+      report_access_health();
+    };
+  }
 }
 
 Controller::~Controller() { *alive_ = false; }
@@ -223,7 +231,7 @@ void Controller::on_snapshot(const LmClient::Snapshot& snapshot) {
     entries_.emplace(prefix, std::move(entry));
   }
 
-  guard_snapshot(welcome);
+  hand_on_snapshot(welcome);
   std::map<Ipv6Prefix, Route> routes;
   for (auto& [prefix, entry] : entries_) {
     const auto* own = own_holder(entry.record, config_.name);
@@ -306,11 +314,11 @@ std::uint32_t Controller::level_of(const Entry& entry, bool known) const {
   return 0;
 }
 
-void Controller::guard_snapshot(const v1::Welcome& welcome) {
-  if (guard_ == nullptr) return;
+void Controller::hand_on_snapshot(const v1::Welcome& welcome) {
   std::map<Ipv6Prefix, const v1::Binding*> records;
   for (const auto& [prefix, entry] : entries_) records[prefix] = entry.kept ? nullptr : &entry.record;
-  guard_->take_snapshot(welcome, records);
+  if (guard_ != nullptr) guard_->take_snapshot(welcome, records);
+  if (activity_ != nullptr) activity_->take_snapshot(welcome, records);
 }
 
 // Once one of its prefixes is delivered here, the MN may send here from all of them.
@@ -399,6 +407,7 @@ void Controller::take(const v1::Binding& binding) {
   prefixes_of_mn_[binding.mn_id()].insert(*prefix);
   // Before the MN hears of this AR, and so sends to it.
   if (guard_ != nullptr) guard_->take({{*prefix, &binding}});
+  if (activity_ != nullptr) activity_->take(*prefix, binding);
   reconcile(*prefix, entry);
 }
 
@@ -415,6 +424,7 @@ void Controller::drop(const Ipv6Prefix& prefix) {
   observer_.forget_withdrawal(prefix);
   injector_->set(prefix, 0);
   if (guard_ != nullptr) guard_->forget(prefix);
+  if (activity_ != nullptr) activity_->forget(prefix);
   if (const auto status = forwarding_.set(prefix, std::nullopt); !status.ok()) {
     log_error("clear_failed", "prefix", prefix, "error", status.ToString());
   }
@@ -982,6 +992,17 @@ void Controller::detach_done(const LinkLayerAddress& mn, std::uint64_t sequence,
   }
   pending_detaches_.erase(found);
   if (!status.ok()) log_warning("detach_refused", "mn", mn, "error", status.ToString());
+}
+
+void Controller::report_access_health() {
+  if (!guard_health_.ok()) {
+    health_.set_access(std::string(guard_health_.message()));
+  } else if (!activity_health_.ok()) {
+    health_.set_access(fmt::format("no prefix ends for being idle: {}", std::string(activity_health_.message())));
+  } else {
+    health_.set_access("synced");
+  }
+  report_health();
 }
 
 void Controller::report_health() {

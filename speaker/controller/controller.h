@@ -24,6 +24,7 @@
 #include "common/recovery.h"
 #include "common/token_bucket.h"
 #include "speaker/access/access_plane.h"
+#include "speaker/controller/activity_reporter.h"
 #include "speaker/controller/source_guard.h"
 #include "speaker/core/desired.h"
 #include "speaker/frr/anchoring_plane.h"
@@ -48,10 +49,11 @@ class Controller {
   // Levels are known only from the LM's welcome.
   using MakeInjector = std::function<std::unique_ptr<RouteInjector>(std::uint32_t levels)>;
 
-  // All planes outlive the controller. Without a guard, sources on the access links are not checked.
+  // All planes outlive the controller. Without a guard, sources on the access links are not checked; without a
+  // reporter, the LM does not learn what is idle.
   Controller(boost::asio::any_io_executor executor, ControllerConfig config, LmClient& lm, ForwardingPlane& forwarding,
              MakeInjector make_injector, BestPathObserver& observer, AccessPlane& access, Metrics& metrics,
-             SourceGuard* guard = nullptr);
+             SourceGuard* guard = nullptr, ActivityReporter* activity = nullptr);
   ~Controller();
 
   Controller(const Controller&) = delete;
@@ -136,7 +138,8 @@ class Controller {
 
   void on_limited(ArrivalLimit limit);
   void log_refusal(const LinkLayerAddress& mn, const absl::Status& status);
-  void guard_snapshot(const v1::Welcome& welcome);
+  // To the guard and the reporter.
+  void hand_on_snapshot(const v1::Welcome& welcome);
   void guard_commit(const std::vector<v1::Record>& commit);
   // It is older than what is known, or has to wait until the recovery is over.
   bool ignores(const Entry& entry, const v1::Binding& binding) const;
@@ -214,6 +217,7 @@ class Controller {
   // Calls `again` unless the timer is cancelled before, or the pending call that owns it is gone.
   void wait_to_retry(PendingCall& pending, std::function<void()> again);
   void report_health();
+  void report_access_health();
 
   boost::asio::any_io_executor executor_;
   ControllerConfig config_;
@@ -224,6 +228,7 @@ class Controller {
   BestPathObserver& observer_;
   AccessPlane& access_;
   SourceGuard* guard_;
+  ActivityReporter* activity_;
 
   std::map<std::string, v1::NodeInfo> nodes_;
   std::map<Ipv6Prefix, Entry> entries_;
@@ -262,6 +267,8 @@ class Controller {
   absl::Status bgpd_;
   absl::Status kernel_;
   absl::Status identity_;
+  absl::Status guard_health_;
+  absl::Status activity_health_;
   // Why there is no session with the LM, as it was logged.
   absl::Status connection_error_;
 

@@ -57,6 +57,12 @@ class GrpcLmClient : public LmClient {
     if (synced_) send_health();
   }
 
+  void report_activity(const v1::Activity& activity) override {
+    v1::SpeakerMessage message;
+    *message.mutable_activity() = activity;
+    if (synced_) stream_->write(std::move(message));
+  }
+
   void attach(const v1::AttachRequest& request, std::function<void(const absl::Status&)> done) override {
     async_unary<v1::AttachRequest, v1::AttachResponse>(
         executor_, request,

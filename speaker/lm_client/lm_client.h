@@ -38,6 +38,8 @@ class LmClient {
   // Dropped when there is no session: everything is acknowledged anew after each snapshot.
   virtual void ack(const v1::Ack& ack) = 0;
   virtual void report_health(const v1::SpeakerHealth& health) = 0;
+  // Dropped when there is no session.
+  virtual void report_activity(const v1::Activity& activity) = 0;
 
   // `done` runs once. Unavailable: the LM could not be reached or could not write. DeadlineExceeded: an Attach was not
   // answered within 2 s.

@@ -49,4 +49,16 @@ absl::StatusOr<std::string> Nftables::list(const std::string& command) {
   return std::string(nft_ctx_get_output_buffer(context_.get()));
 }
 
+std::string quoted(const std::string& name) { return absl::StrCat("\"", name, "\""); }
+
+absl::Status check_interface_names(const std::vector<std::string>& interfaces) {
+  static constexpr char kQuotable[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-:@+";
+  for (const auto& name : interfaces) {
+    if (!name.empty() && name.find_first_not_of(kQuotable) == std::string::npos) continue;
+    return absl::InvalidArgumentError(absl::StrCat("access.interfaces: nftables cannot name '", name,
+                                                   "'; give it a name of letters, digits and . _ - : @ +"));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace kedge::speaker

@@ -6,6 +6,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -35,5 +36,12 @@ class Nftables {
   };
   std::unique_ptr<nft_ctx, Free> context_;
 };
+
+// In nft's syntax.
+std::string quoted(const std::string& name);
+
+// InvalidArgument: one of the interfaces has a name that nft cannot quote: its strings know no escapes, and an asterisk
+// at the end is a wildcard.
+absl::Status check_interface_names(const std::vector<std::string>& interfaces);
 
 }  // namespace kedge::speaker

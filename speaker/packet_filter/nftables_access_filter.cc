@@ -63,15 +63,6 @@ constexpr std::size_t kSkeletonRules = 10;
 
 const Ipv6Prefix kLinkLocal(Ipv6Address(Ipv6Address::Bytes{0xFE, 0x80}), 64);
 
-// nft's strings know no escapes, and an asterisk at the end is a wildcard.
-bool can_be_quoted(const std::string& name) {
-  return !name.empty() &&
-         name.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-:@+") ==
-             std::string::npos;
-}
-
-std::string quoted(const std::string& name) { return absl::StrCat("\"", name, "\""); }
-
 std::string set_of(int length) { return absl::StrCat(kSourcesSet, length); }
 
 std::string mask_of(int length) {
@@ -257,12 +248,7 @@ class NftablesAccessFilter final : public AccessFilter {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<AccessFilter>> make_access_filter(const AccessFilterConfig& config) {
-  for (const auto& name : config.interfaces) {
-    if (!can_be_quoted(name)) {
-      return absl::InvalidArgumentError(absl::StrCat("access.interfaces: nftables cannot name '", name,
-                                                     "'; give it a name of letters, digits and . _ - : @ +"));
-    }
-  }
+  if (auto status = check_interface_names(config.interfaces); !status.ok()) return status;
   auto socket = NetlinkSocket::open(NETLINK_NETFILTER);
   if (!socket.ok()) return socket.status();
   auto filter = std::make_unique<NftablesAccessFilter>(config, *std::move(socket));

@@ -6,6 +6,8 @@
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nfnetlink.h>
 
+#include <cerrno>
+
 #include "absl/strings/str_cat.h"
 
 namespace kedge::speaker {
@@ -25,7 +27,78 @@ std::optional<Bytes> attributes_of(Bytes answer) {
   return payload->subspan(NLMSG_ALIGN(sizeof(nfgenmsg)));
 }
 
+// libnftnl keeps comments of elements in the user data, as type, length, value.
+constexpr std::uint8_t kComment = 0;
+
+std::string comment_in(Bytes data) {
+  while (data.size() >= 2 && data[1] <= data.size() - 2) {
+    const Bytes value = data.subspan(2, data[1]);
+    if (data[0] == kComment) return read_text(value);
+    data = data.subspan(2 + value.size());
+  }
+  return {};
+}
+
+SetElement element_in(Bytes attributes) {
+  SetElement element;
+  for_each_attribute(attributes, [&](std::uint16_t type, Bytes value) {
+    if (type == NFTA_SET_ELEM_KEY) {
+      for_each_attribute(value, [&](std::uint16_t inner, Bytes key) {
+        if (inner == NFTA_DATA_VALUE) element.key = key;
+      });
+    } else if (type == NFTA_SET_ELEM_USERDATA) {
+      element.comment = comment_in(value);
+    } else if (type == NFTA_SET_ELEM_EXPIRATION) {
+      if (const auto left = read_structure<std::uint64_t>(value)) {
+        // No timeout is as long as a signed number of milliseconds allows.
+        element.expires = std::chrono::milliseconds(be64toh(*left) & INT64_MAX);
+      }
+    }
+  });
+  return element;
+}
+
+Message set_request(const std::string& table, const std::string& set) {
+  auto message = request(NFT_MSG_GETSETELEM);
+  message.put_text(NFTA_SET_ELEM_LIST_TABLE, table);
+  message.put_text(NFTA_SET_ELEM_LIST_SET, set);
+  return message;
+}
+
 }  // namespace
+
+void for_each_set_element(Bytes answer, const std::function<void(const SetElement&)>& visit) {
+  const auto attributes = attributes_of(answer);
+  if (!attributes) return;
+  for_each_attribute(*attributes, [&](std::uint16_t type, Bytes list) {
+    if (type != NFTA_SET_ELEM_LIST_ELEMENTS) return;
+    for_each_attribute(list, [&](std::uint16_t inner, Bytes element) {
+      if (inner == NFTA_LIST_ELEM) visit(element_in(element));
+    });
+  });
+}
+
+absl::Status read_set(NetlinkSocket& socket, const std::string& table, const std::string& set,
+                      const std::function<void(const SetElement&)>& visit) {
+  auto message = set_request(table, set);
+  const auto acknowledgement = socket.dump(message, [&](Bytes answer) { for_each_set_element(answer, visit); });
+  return kernel_status(acknowledgement, absl::StrCat("read the set ", set, " of table inet ", table));
+}
+
+absl::Status read_element(NetlinkSocket& socket, const std::string& table, const std::string& set, Bytes key,
+                          const std::function<void(const SetElement&)>& visit) {
+  auto message = set_request(table, set);
+  auto* list = message.begin_nest(NFTA_SET_ELEM_LIST_ELEMENTS);
+  auto* element = message.begin_nest(NFTA_LIST_ELEM);
+  auto* data = message.begin_nest(NFTA_SET_ELEM_KEY);
+  message.put(NFTA_DATA_VALUE, key);
+  message.end_nest(data);
+  message.end_nest(element);
+  message.end_nest(list);
+  const auto acknowledgement = socket.get(message, [&](Bytes answer) { for_each_set_element(answer, visit); });
+  if (acknowledgement.error == ENOENT) return absl::OkStatus();
+  return kernel_status(acknowledgement, absl::StrCat("read an element of the set ", set, " of table inet ", table));
+}
 
 absl::StatusOr<std::uint64_t> read_packet_counter(NetlinkSocket& socket, const std::string& table,
                                                   const std::string& name) {

@@ -1,10 +1,13 @@
-// Counters and rules of nftables, asked of the kernel itself: libnftables reads every element of every set before it
-// answers, 0.2 s with 10,000 of them.
+// Counters, rules and sets of nftables, asked of the kernel itself: libnftables reads every element of every set before
+// it answers, 0.2 s with 10,000 of them.
 //
 // Threading: one thread at a time for each socket.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
+#include <functional>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -19,5 +22,25 @@ absl::StatusOr<std::uint64_t> read_packet_counter(NetlinkSocket& socket, const s
 
 // How many rules the table has; 0 when there is no such table.
 absl::StatusOr<std::size_t> count_rules(NetlinkSocket& socket, const std::string& table);
+
+struct SetElement {
+  Bytes key;
+  // nft's `comment`.
+  std::string comment;
+  // Until its timeout, if it has one.
+  std::optional<std::chrono::milliseconds> expires;
+};
+
+// All elements of a set of a table of family inet; what `visit` gets is valid during the call. NotFound: no such set.
+// 10,000 elements take about 10 ms.
+absl::Status read_set(NetlinkSocket& socket, const std::string& table, const std::string& set,
+                      const std::function<void(const SetElement&)>& visit);
+
+// The one element with the key; `visit` is not called when the set has none, or there is no set.
+absl::Status read_element(NetlinkSocket& socket, const std::string& table, const std::string& set, Bytes key,
+                          const std::function<void(const SetElement&)>& visit);
+
+// The elements in one answer of the kernel. Pure.
+void for_each_set_element(Bytes answer, const std::function<void(const SetElement&)>& visit);
 
 }  // namespace kedge::speaker

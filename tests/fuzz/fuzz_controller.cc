@@ -29,6 +29,7 @@ class Lm final : public LmClient {
     require(v1::Stage_IsValid(ack.stage()) && ack.stage() != v1::STAGE_UNSPECIFIED, "a stage is one");
   }
   void report_health(const v1::SpeakerHealth&) override {}
+  void report_activity(const v1::Activity&) override {}
   void attach(const v1::AttachRequest& request, std::function<void(const absl::Status&)> done) override {
     require(request.ar() == "ar1", "a speaker speaks for its own access router");
     calls.push_back(std::move(done));

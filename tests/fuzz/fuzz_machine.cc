@@ -75,8 +75,10 @@ class Commands {
       case 4:
       case 5:
       case 6:
-      case 7:
         acknowledge(in);
+        break;
+      case 7:
+        tell_of_use(in);
         break;
       case 8:
         world_.advance(std::chrono::milliseconds(in.u16()));
@@ -150,6 +152,19 @@ class Commands {
     request.set_incarnation(1);
     request.set_sequence(in.below(8) == 0 ? in.u8() : ++sequence_);
     world_.take(world_.machine.detach(request, world_.now));
+  }
+
+  void tell_of_use(Input& in) {
+    v1::Activity activity;
+    for (std::size_t i = in.below(4); i > 0; --i) {
+      auto& use = *activity.add_uses();
+      use.set_prefix(prefix(in, world_));
+      use.mutable_age()->set_seconds(in.below(16) == 0 ? static_cast<std::int32_t>(in.u32()) : in.u8());
+      use.set_unused(in.flag());
+      use.set_last(in.flag());
+    }
+    const auto session = world_.sessions.find(in.choice(fuzz::kAccessRouters));
+    world_.take(world_.machine.activity(session == world_.sessions.end() ? 0 : session->second, activity, world_.now));
   }
 
   void acknowledge(Input& in) {

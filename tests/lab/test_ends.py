@@ -1,5 +1,6 @@
-"""How attachments and prefixes end: by carrier, by neighbour unreachability, by the operator; grace time and quarantine."""
+"""How attachments and prefixes end: by carrier, by neighbour unreachability, by the operator, for being idle; grace time and quarantine."""
 
+import json
 import time
 
 import pytest
@@ -9,12 +10,17 @@ from mobile import Mobile, finish, flow_to, say
 from packets import NS, Captures
 
 # Seconds; short ones, so that nobody waits for long. The grace time is longer than a loaded machine takes to set a link up.
-GRACE, QUARANTINE, PROBE_AFTER, PROBE_INTERVAL, PROBES = 3, 3, 0.5, 0.2, 3
+GRACE, QUARANTINE, IDLE, PROBE_AFTER, PROBE_INTERVAL, PROBES = 3, 3, 4, 0.5, 0.2, 3
 FIXED = "2001:db8:1000:f0::/64"
 SILENCE = """
 table inet silent {
     chain output { type filter hook output priority 0; policy drop; }
     chain input { type filter hook input priority 0; policy drop; }
+}
+"""
+DEAF = """
+table inet deaf {
+    chain input { type filter hook input priority 0; ip6 saddr %s drop; }
 }
 """
 
@@ -23,7 +29,7 @@ table inet silent {
 def fixture_lab(changed_lab):
     return changed_lab(
         "handover",
-        mobility={"detach_grace": f"{GRACE}s", "prefix_quarantine": f"{QUARANTINE}s"},
+        mobility={"detach_grace": f"{GRACE}s", "prefix_quarantine": f"{QUARANTINE}s", "idle_after": f"{IDLE}s"},
         speaker={"probe_after": f"{round(1000 * PROBE_AFTER)}ms", "probe_interval": f"{round(1000 * PROBE_INTERVAL)}ms"},
     )
 
@@ -137,3 +143,51 @@ def test_a_detach_by_the_operator_costs_a_node_that_is_there_nothing(lab, events
         flow.wait_for_traffic()
         audit(lab)
         assert finish(capsys, request, mobile, cn_mn1=flow) == {"cn_mn1": 0}
+
+
+def watched(lab, ar):
+    """Prefixes of which the access router's kernel keeps in mind when they were used."""
+    answer = lab.run(ar, "nft", "-j", "list", "set", "inet", "kedge_activity", "watched", check=False)
+    if answer.returncode != 0:
+        return set()
+    (found,) = [item["set"] for item in json.loads(answer.stdout)["nftables"] if "set" in item]
+    return {f"{element['elem']['val']}/64" for element in found.get("elem", [])}
+
+
+def test_an_away_prefix_ends_when_nothing_uses_it_and_not_before(lab, events, mobile, tmp_path, capsys, request):
+    since = events.count()
+    mobile.move("ar2")
+    own = lab.prefix_of(lab.mn_address("mn1", "2001:db8:2000:"))
+    scenarios.wait_until("the kernel watches it", lambda: watched(lab, "ar2") == {mobile.prefix})
+    # In one direction at a time: nobody has the address, and what comes from the MN is not answered.
+    (tmp_path / "deaf").write_text(DEAF % mobile.address)
+    lab.run("cn", "nft", "-f", tmp_path / "deaf")
+    ping = ["ping", "-n", "-q", "-i", "0.2"]
+    downlink, uplink = [*ping, mobile.prefix.replace("::/64", "::dead")], [*ping, "-I", mobile.address, scenarios.CN_ADDRESS]
+    try:
+        for node, command in (("cn", downlink), ("mn1", uplink)):
+            begin = time.time()
+            flow = lab.start(node, *command)
+            try:
+                scenarios.wait_until(
+                    f"the LM knows that {' '.join(command)} has used it for {3 * IDLE} s",
+                    lambda: scenarios.timestamp_ns(lab.binding(mobile.prefix).get("idle_since", "1970-01-01T00:00:00Z")) / 1e9 > begin + 3 * IDLE,
+                    seconds=6 * IDLE, interval=0.2,
+                )  # fmt: skip
+            finally:
+                scenarios.stop_process(flow)
+            assert not events.since(since, "PREFIX_RELEASED", mn_id=lab.mn_id())
+            assert (mobile.at(), mobile.settled()) == ("ar2", True)
+    finally:
+        lab.run("cn", "nft", "delete", "table", "inet", "deaf")
+    released = events.wait_for("PREFIX_RELEASED", since=since, prefix=mobile.prefix)
+    say(capsys, request, f"ended: {released['detail']}")
+    assert int(released["detail"].removeprefix("idle for ").removesuffix(" s")) >= IDLE
+    scenarios.wait_until("nothing is watched any more", lambda: not watched(lab, "ar2"))
+    audit(lab)
+    # At home, it stays though nothing uses it.
+    assert lab.binding(own)["state"] == "BINDING_STATE_SETTLED"
+    assert not events.since(since, "PREFIX_RELEASED", prefix=own)
+    lab.run("mn1", "move", "ar1", "--gap", "0")
+    events.wait_for("SETTLED", since=since, ar="ar1")
+    audit(lab)

@@ -81,8 +81,47 @@ class Speaker::Injector : public speaker::RouteInjector {
   speaker::RouteChanges round_;
 };
 
+// What the kernel keeps in mind outlives the speaker.
+class Speaker::Meter : public speaker::ActivityMeter {
+ public:
+  Meter(World& world, Router& router) : world_(world), watched_(router.watched) {}
+
+  absl::Status replace_all(const std::set<Ipv6Prefix>& prefixes) override {
+    std::erase_if(watched_, [&](const auto& watched) { return !prefixes.contains(watched.first); });
+    for (const auto& prefix : prefixes) watched_.try_emplace(prefix, Watched{world_.now_, {}});
+    return absl::OkStatus();
+  }
+  absl::Status change(const std::vector<Ipv6Prefix>& added, const std::vector<Ipv6Prefix>& removed) override {
+    for (const auto& prefix : removed) watched_.erase(prefix);
+    for (const auto& prefix : added) watched_[prefix] = Watched{world_.now_, {}};
+    return absl::OkStatus();
+  }
+  absl::StatusOr<std::map<Ipv6Prefix, Reading>> read() override {
+    std::map<Ipv6Prefix, Reading> readings;
+    for (const auto& [prefix, watched] : watched_) readings[prefix] = of(watched);
+    return readings;
+  }
+  absl::StatusOr<std::optional<Reading>> read(const Ipv6Prefix& prefix) override {
+    const auto found = watched_.find(prefix);
+    if (found == watched_.end()) return std::optional<Reading>();
+    return std::optional(of(found->second));
+  }
+
+ private:
+  Reading of(const Watched& watched) const {
+    const auto age = world_.now_ - watched.used.value_or(watched.since);
+    return {std::chrono::duration_cast<std::chrono::milliseconds>(age), !watched.used};
+  }
+
+  World& world_;
+  std::map<Ipv6Prefix, Watched>& watched_;
+};
+
 Speaker::Speaker(World& world, Router& router, std::uint64_t incarnation)
     : world_(world), router_(router), incarnation_(incarnation) {
+  meter_ = std::make_unique<Meter>(world, router);
+  activity_ = std::make_unique<speaker::ActivityReporter>(
+      world_.io_.get_executor(), speaker::ActivityReporter::Config{.self = router.name}, *meter_, *this, metrics());
   controller_ = std::make_unique<speaker::Controller>(
       world_.io_.get_executor(),
       speaker::ControllerConfig{router.name, incarnation, kLocalPreferenceBase, true, kRecoveryTime}, *this, *this,
@@ -91,7 +130,7 @@ Speaker::Speaker(World& world, Router& router, std::uint64_t incarnation)
         injector_ = injector.get();
         return injector;
       },
-      *this, *this, metrics());
+      *this, *this, metrics(), nullptr, activity_.get());
 }
 
 Speaker::~Speaker() {
@@ -109,6 +148,12 @@ void Speaker::ack(const v1::Ack& ack) {
   world_.acknowledged(router_, prefix, ack);
   if (!synced_ || session_->broken) return;
   *session_->to_lm.emplace_back().mutable_ack() = ack;
+}
+
+void Speaker::report_activity(const v1::Activity& activity) {
+  if (!synced_ || session_->broken) return;
+  *session_->to_lm.emplace_back().mutable_activity() = activity;
+  session_->activities_sent.push_back(world_.now_);
 }
 
 void Speaker::attach(const v1::AttachRequest& request, std::function<void(const absl::Status&)> done) {

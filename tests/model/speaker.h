@@ -30,6 +30,7 @@ class Speaker : public speaker::LmClient,
   void stop() override {}
   void ack(const v1::Ack& ack) override;
   void report_health(const v1::SpeakerHealth&) override {}
+  void report_activity(const v1::Activity& activity) override;
   void attach(const v1::AttachRequest& request, std::function<void(const absl::Status&)> done) override;
   void detach(const v1::DetachRequest& request, std::function<void(const absl::Status&)> done) override;
   void connected(std::shared_ptr<Session> session);
@@ -84,6 +85,7 @@ class Speaker : public speaker::LmClient,
 
  private:
   class Injector;
+  class Meter;
   struct Watch {
     int successor = 0;
     std::uint32_t level = 0;
@@ -129,6 +131,8 @@ class Speaker : public speaker::LmClient,
   std::deque<Question> questions_;
 
   Injector* injector_ = nullptr;
+  std::unique_ptr<Meter> meter_;
+  std::unique_ptr<speaker::ActivityReporter> activity_;
   std::unique_ptr<speaker::Controller> controller_;
 };
 

@@ -16,6 +16,7 @@ using namespace std::chrono_literals;
 using Kind = speaker::Route::Kind;
 
 constexpr std::size_t kOldCalls = 16;
+constexpr std::size_t kRememberedUses = 64;
 constexpr int kRoundsOfRest = 30;
 constexpr int kStepsOfRest = 20'000;
 
@@ -196,6 +197,8 @@ void World::step(std::uint64_t random) {
     bool done = false;
     if (dice < 20) {
       done = planned_ ? planned_move() : mobile_moves();
+    } else if (dice < 30) {
+      done = packet_passes(random_.pick(static_cast<int>(mobiles_.size())));
     } else if (dice < 90) {
       done = mobile_sends(random_.pick(static_cast<int>(mobiles_.size())));
     } else if (dice < 100) {
@@ -343,6 +346,28 @@ bool World::departure_noticed(int ar) {
 
 // Network
 
+bool World::packet_passes(int index) {
+  const auto& mobile = mobiles_[static_cast<std::size_t>(index)];
+  if (mobile.links.empty()) return false;
+  const int ar = mobile.links[static_cast<std::size_t>(random_.pick(static_cast<int>(mobile.links.size())))];
+  auto& router = routers_[static_cast<std::size_t>(ar)];
+  std::vector<Ipv6Prefix> usable;
+  for (const auto& [prefix, watched] : router.watched) {
+    const auto* kernel = kernel_of(ar, prefix);
+    const auto known = known_.find(prefix);
+    const bool of_mobile = known != known_.end() && known->second.mobile == index;
+    if (of_mobile && kernel != nullptr && kernel->route.kind == Kind::kDeliver) usable.push_back(prefix);
+  }
+  if (usable.empty()) return false;
+  const auto& prefix = usable[static_cast<std::size_t>(random_.pick(static_cast<int>(usable.size())))];
+  trace("a packet of {} passes {}", prefix.to_string(), router.name);
+  router.watched.at(prefix).used = now_;
+  auto& uses = known_.at(prefix).uses;
+  uses.push_back(now_);
+  if (uses.size() > kRememberedUses) uses.pop_front();
+  return true;
+}
+
 void World::send(const lm::Message& message) {
   const auto found = session_of_id_.find(message.session);
   if (found == session_of_id_.end() || found->second->broken) return;
@@ -380,6 +405,10 @@ bool World::lm_receives(Session& session) {
     lm_ack(session, message.ack());
     return true;
   }
+  if (message.has_activity()) {
+    lm_activity(session, message.activity());
+    return true;
+  }
   if (!message.has_hello()) return true;
   session.id = ++last_session_;
   present_runs_[session.ar] = session.incarnation;
@@ -391,6 +420,27 @@ bool World::lm_receives(Session& session) {
   }
   server_->submit(std::move(output));
   return true;
+}
+
+void World::lm_activity(Session& session, const v1::Activity& activity) {
+  trace("the LM hears of {}: {}", routers_[static_cast<std::size_t>(session.ar)].name, activity.ShortDebugString());
+  const SystemTime sent = session.activities_sent.front();
+  session.activities_sent.pop_front();
+  auto output = server_->machine().activity(session.id, activity, now_);
+  for (const auto& event : output.events) {
+    if (event.type() != v1::EVENT_TYPE_PREFIX_RELEASED) continue;
+    // It may have got another one.
+    learn_bindings(event.mn_id());
+    trace("{} ends: {}", event.prefix(), event.detail());
+    for (const auto use : known_.at(*Ipv6Prefix::parse(event.prefix())).uses) {
+      if (use <= sent && use > sent - settings_.idle_after) {
+        violated("what is used does not end for being idle",
+                 fmt::format("{} was used {} ms before\n", event.prefix(), (sent - use) / 1ms) +
+                     picture(*Ipv6Prefix::parse(event.prefix())));
+      }
+    }
+  }
+  server_->submit(std::move(output));
 }
 
 bool World::speaker_receives(Router& router) {
@@ -831,6 +881,7 @@ bool World::router_reboots(Router& router) {
     if (router.kernel.contains(prefix)) known.ended = last_generation_;
   }
   router.kernel.clear();
+  router.watched.clear();
   frr_restarts(router);
   uplink_fails(router);
   return true;
@@ -1209,6 +1260,18 @@ void World::come_to_rest() {
   resting_ = false;
 }
 
+// A rest lasts longer than the short one of the two idle times.
+void World::check_idle_at_rest(const v1::Binding& binding) {
+  if (settings_.idle_after > 2s || !lm::ends_when_idle(binding)) return;
+  const auto node = server_->machine().describe_node(binding.attached_ar());
+  const auto bindings = server_->machine().bindings_of(binding.mn_id());
+  const bool has_another = std::any_of(bindings.begin(), bindings.end(), [&](const auto* other) {
+    return other->prefix() != binding.prefix() && !lm::is_detached(*other) && !other->mobile_network();
+  });
+  if (!has_another && node->pool_used() == node->pool_size()) return;
+  violated("what is idle ends", picture(*Ipv6Prefix::parse(binding.prefix())));
+}
+
 void World::check_at_rest() {
   check();
   for (auto& mobile : mobiles_) mobile.refused = mobile.refused && may_refuse(mobile);
@@ -1243,6 +1306,7 @@ void World::check_at_rest() {
     if (attached >= 0) {
       check_settled(prefix, *binding);
       check_follows_policy(*binding);
+      check_idle_at_rest(*binding);
       if (kernel_of(attached, prefix)->route.interface != interface_of(known.mobile, attached)) left_over("other port");
     }
     for (std::size_t i = 0; attached < 0 && i < routers_.size(); ++i) {

@@ -56,6 +56,8 @@ struct Session {
   // Given by the LM; 0 before.
   std::uint64_t id = 0;
   std::deque<v1::SpeakerMessage> to_lm;
+  // When each Activity among them was sent.
+  std::deque<SystemTime> activities_sent;
   std::deque<std::shared_ptr<const v1::LmMessage>> to_speaker;
   // Nothing more goes in; each side notices when it has taken what was under way.
   bool broken = false;
@@ -76,12 +78,19 @@ struct Call {
   std::optional<absl::Status> answer;
 };
 
+// A prefix whose use the kernel keeps in mind.
+struct Watched {
+  SystemTime since;
+  std::optional<SystemTime> used;
+};
+
 // An AR: the kernel and FRR, which outlive the speaker, and the speaker while it runs.
 struct Router {
   std::string name;
   std::map<Ipv6Prefix, KernelRoute> kernel;
   // Of it, what the speaker was told of; gone with the speaker.
   std::map<Ipv6Prefix, KernelRoute> confirmed;
+  std::map<Ipv6Prefix, Watched> watched;
   // FRR's configuration, what its bgpd makes of it, and what it hears from the reflector.
   std::map<Ipv6Prefix, std::uint32_t> statics;
   std::map<Ipv6Prefix, std::uint32_t> originated;
@@ -149,6 +158,8 @@ class World {
     std::uint32_t level = 0;
     bool had_level = false;
     v1::BindingState state = v1::BINDING_STATE_UNSPECIFIED;
+    // When a packet has passed where the prefix was watched.
+    std::deque<SystemTime> uses;
   };
 
   template <typename... Args>
@@ -162,6 +173,7 @@ class World {
   bool mobile_moves();
   bool planned_move();
   bool mobile_sends(int mobile);
+  bool packet_passes(int mobile);
   bool departure_noticed(int ar);
   bool lm_receives(Session& session);
   bool speaker_receives(Router& router);
@@ -201,6 +213,7 @@ class World {
   v1::Policy any_policy(const v1::PolicyScope& scope);
   lm::Output any_order();
   void lm_ack(const Session& session, const v1::Ack& ack);
+  void lm_activity(Session& session, const v1::Activity& activity);
   void send(const lm::Message& message);
 
   // What the speakers do to their surroundings.
@@ -231,6 +244,7 @@ class World {
   void check_level(const v1::Binding& binding, Known& known) const;
   void check_at_rest();
   void check_mobile_at_rest(const Mobile& mobile);
+  void check_idle_at_rest(const v1::Binding& binding);
   void check_follows_policy(const v1::Binding& binding);
   void check_counts();
   // By what the operator has decided, or as the pool is used up.

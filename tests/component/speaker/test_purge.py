@@ -77,9 +77,10 @@ def test_purge_leaves_nothing_of_kedge_and_everything_else(namespace, programs, 
     # As bindings leave them: routes in each of the tables.
     for table in (8818, 8819, 8820, 8821):
         namespace.run("ip", "-6", "route", "add", "2001:db8:1000:1::/64", "dev", "kx0", "table", table, "protocol", 88)
+    namespace.run("nft", "add", "table", "inet", "kedge_activity")
     before = namespace.own_objects()
     assert before["links"] == ["kx0", "kx1"] and before["rules"] and len(before["routes"]) >= 3
-    assert before["tables"] == ["kedge_access", "kedge_northbound"]
+    assert before["tables"] == ["kedge_access", "kedge_activity", "kedge_northbound"]
 
     result = run("kedge-speaker", "--config", file, "--purge", prefix=namespace.prefix)
     assert result.returncode == 0, result.stderr

@@ -110,6 +110,13 @@ TEST(RenderBinding, ShowsWhatEachArHoldsAndOwes) {
             "ar3     1.30          letting go, has not acknowledged 1.41 yet\n");
 }
 
+TEST(RenderBinding, SaysSinceWhenItIsIdle) {
+  auto binding = moving_binding();
+  *binding.mutable_idle_since() = to_proto(kNow - std::chrono::minutes(5));
+  EXPECT_THAT(render_binding(binding, kNow), HasSubstr("idle since   2026-01-02T02:59:17Z (5m0s ago)\n"));
+  EXPECT_THAT(render_binding(moving_binding(), kNow), testing::Not(HasSubstr("idle since")));
+}
+
 TEST(RenderBinding, SaysWhatIsAMobileNetwork) {
   EXPECT_THAT(render_binding(mobile_network_binding(), kNow),
               HasSubstr("kind         MNP (of the mobile network behind the MN)\n"));

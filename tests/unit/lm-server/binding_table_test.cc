@@ -46,6 +46,9 @@ TEST_F(BindingTableTest, KeepsAllOfAnEntryThatIsPacked) {
   entry.progress["ar1"].advertised = 2;
   entry.progress["ar2"].releasable_since = SystemTime(std::chrono::nanoseconds(1'700'000'000'123'456'789));
   entry.grace_ends = SystemTime(std::chrono::nanoseconds(1'700'000'001'000'000'001));
+  entry.idle = IdleTime{*entry.grace_ends, *entry.grace_ends, "ar2", true};
+  entry.moved_from = "ar3";
+  const auto idle = entry.idle;
   const auto bytes = entry.binding.SerializeAsString();
   const auto progress = entry.progress;
   const auto grace_ends = entry.grace_ends;
@@ -56,6 +59,8 @@ TEST_F(BindingTableTest, KeepsAllOfAnEntryThatIsPacked) {
   EXPECT_EQ(again.progress, progress);
   EXPECT_EQ(again.grace_ends, grace_ends);
   EXPECT_EQ(again.timer, std::nullopt);
+  EXPECT_EQ(again.idle, idle);
+  EXPECT_EQ(again.moved_from, "ar3");
 }
 
 TEST_F(BindingTableTest, KeepsChangesOfAnEntryThatWasPackedBefore) {

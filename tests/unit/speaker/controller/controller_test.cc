@@ -34,6 +34,7 @@ class FakeLm : public LmClient {
                                    ack.preference() == 0 ? "" : fmt::format(" at {}", ack.preference())));
   }
   void report_health(const v1::SpeakerHealth& health) override { last_health = health; }
+  void report_activity(const v1::Activity&) override {}
   void attach(const v1::AttachRequest& request, std::function<void(const absl::Status&)> done) override {
     attaches.push_back(request);
     attach_done.push_back(std::move(done));
