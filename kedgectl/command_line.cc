@@ -392,6 +392,10 @@ class Parser {
     app->add_option("--router-id", frr_config_.router_id, "BGP identifier; by default by place in the configuration")
         ->check(CLI::ValidIPV4)
         ->type_name("A.B.C.D");
+    app->add_option("--injector", frr_config_.injector, "As frr.injector of the speaker: northbound or kernel")
+        ->check(CLI::IsMember({"northbound", "kernel"}))
+        ->type_name("NAME")
+        ->capture_default_str();
     app->add_option("--base", frr_config_.local_preference_base, "Local preference of level k is BASE + k")
         ->type_name("BASE")
         ->capture_default_str();

@@ -5,6 +5,7 @@
 #include <fstream>
 
 #include "absl/strings/ascii.h"
+#include "common/anchor_level.h"
 #include "common/config.h"
 #include "common/ipv6.h"
 #include "fmt/format.h"
@@ -56,14 +57,19 @@ std::string announced_by(const v1::LmConfig& config, const v1::AccessRouterConfi
 std::string levels(const v1::LmConfig& config, const FrrConfigCommand& command) {
   const auto count =
       config.mobility().preference_levels() == 0 ? kDefaultLevels : config.mobility().preference_levels();
+  const bool kernel = command.injector == "kernel";
   std::string text;
   for (std::uint32_t level = 1; level <= count; ++level) {
     text += fmt::format(
-        "route-map KEDGE permit {}\n match tag {}\n match ipv6 address prefix-list KEDGE-MOBILE\n"
-        " set local-preference {}\n set weight 0\nexit\n!\n",
-        level * 10, level, command.local_preference_base + level);
+        "route-map KEDGE permit {}\n match {}\n match ipv6 address prefix-list KEDGE-MOBILE\n"
+        " set local-preference {}\n set weight 0\n",
+        level * 10, kernel ? fmt::format("metric {}", kernel_metric(level)) : fmt::format("tag {}", level),
+        command.local_preference_base + level);
+    // By the tag the speaker knows its own. The metric would go out as MED.
+    if (kernel) text += fmt::format(" set tag {}\n set metric 0\n", level);
+    text += "exit\n!\n";
   }
-  // Nothing else in staticd is Kedge's.
+  // Nothing else there is Kedge's.
   return text + fmt::format("route-map KEDGE deny {}\nexit\n!\n", count * 10 + 1000);
 }
 
@@ -110,7 +116,7 @@ std::string for_access_router(const v1::LmConfig& config, const v1::AccessRouter
   for (const auto& reflector : command.reflectors) text += session(reflector, ar.locator(), command, password);
   text += " address-family ipv6 unicast\n";
   for (const auto& pool : ar.pools()) text += fmt::format("  network {}\n", pool);
-  text += "  redistribute static route-map KEDGE\n";
+  text += fmt::format("  redistribute {} route-map KEDGE\n", command.injector == "kernel" ? "kernel" : "static");
   for (const auto& reflector : command.reflectors) {
     text += fmt::format(
         "  neighbor {0} activate\n  neighbor {0} next-hop-self\n  neighbor {0} prefix-list KEDGE-OUT out\n", reflector);
@@ -156,6 +162,9 @@ absl::StatusOr<std::string> read_password(const std::string& path) {
 
 absl::StatusOr<std::string> make_frr_config(const v1::LmConfig& config, const FrrConfigCommand& command,
                                             const std::string& password) {
+  if (command.injector != "northbound" && command.injector != "kernel") {
+    return absl::InvalidArgumentError(fmt::format("--injector: {} is none; northbound or kernel", command.injector));
+  }
   if (command.reflectors.empty()) return absl::InvalidArgumentError("--reflector: name at least one address");
   for (const auto& reflector : command.reflectors) {
     if (const auto address = Ipv6Address::parse(reflector); !address.ok()) {

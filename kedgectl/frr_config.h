@@ -26,6 +26,8 @@ struct FrrConfigCommand {
   std::string router_id;
   // Of an access router: whom it announces to. Of a reflector: its own address towards the access routers.
   std::vector<std::string> reflectors;
+  // How the speaker brings prefixes into FRR: northbound or kernel, as in its frr.injector.
+  std::string injector = "northbound";
   // Local preference of level k is base + k.
   std::uint32_t local_preference_base = 100;
   // RFC 5082: routers between the ends of a session, this one included; 0: no such check.

@@ -134,6 +134,23 @@ void check_access(v1::AccessConfig* config, Checker& check, AccessPlaneConfig* o
   out->arrivals = {config->node_arrivals(), config->known_arrivals(), config->stranger_arrivals()};
 }
 
+// Of routes of ours. FRR takes its own numbers for its own and removes such routes when it starts.
+void check_protocol(std::uint32_t protocol, std::string_view key, Checker& check) {
+  check.require(protocol <= 255 && protocol > 16 && (protocol < 186 || protocol > 198), key,
+                "17 to 255 is possible, without FRR's 186 to 198");
+}
+
+void check_injector(v1::FrrConfig* config, Checker& check, Settings* out) {
+  if (config->injector().empty()) config->set_injector("northbound");
+  check.require(config->injector() == "northbound" || config->injector() == "kernel", "frr.injector",
+                "one of northbound, kernel is expected");
+  out->injector = config->injector() == "kernel" ? InjectorKind::kKernel : InjectorKind::kNorthbound;
+  config->set_kernel_protocol(with_default(config->kernel_protocol(), 89));
+  check_protocol(config->kernel_protocol(), "frr.kernel_protocol", check);
+  out->kernel_injector.vty_directory = config->vty_directory();
+  out->kernel_injector.protocol = static_cast<std::uint8_t>(config->kernel_protocol());
+}
+
 void check_frr(v1::FrrConfig* config, Checker& check, NorthboundGuardConfig* out) {
   if (config->northbound().empty()) config->set_northbound("127.0.0.1:50051");
   const auto northbound = parse_northbound(config->northbound());
@@ -166,10 +183,7 @@ void check_kernel(v1::KernelConfig* config, Checker& check, ForwardingPlaneConfi
                   fmt::format("{} is one of the kernel's own tables (253 to 255)", table));
   }
   check.require(config->rule_priority() <= 32000, "kernel.rule_priority", "1 to 32000 is possible, ahead of 'main'");
-  // FRR removes routes with its own numbers when it starts.
-  check.require(config->route_protocol() <= 255 && config->route_protocol() > 16 &&
-                    (config->route_protocol() < 186 || config->route_protocol() > 198),
-                "kernel.route_protocol", "17 to 255 is possible, without FRR's 186 to 198");
+  check_protocol(config->route_protocol(), "kernel.route_protocol", check);
   // RFC 8200, 5: 1280, and the tunnel takes 40.
   check.require(config->access_mtu() >= 1320 && config->access_mtu() <= 65535, "kernel.access_mtu",
                 "1320 to 65535 is possible: the tunnel takes 40 of it and must carry 1280");
@@ -205,7 +219,10 @@ absl::StatusOr<Settings> make_settings(v1::SpeakerConfig config, const std::stri
     settings.tunnel_sources.insert(check.parsed(Ipv6Address::parse(address), "access.tunnel_sources"));
   }
   check_frr(config.mutable_frr(), check, &settings.northbound);
+  check_injector(config.mutable_frr(), check, &settings);
   check_kernel(config.mutable_kernel(), check, &settings.forwarding);
+  check.require(config.frr().kernel_protocol() != config.kernel().route_protocol(), "frr.kernel_protocol",
+                "must differ from kernel.route_protocol");
   if (config.log().level().empty()) config.mutable_log()->set_level("info");
   static constexpr std::string_view kLevels[] = {"trace", "debug", "info", "warning", "error"};
   check.require(std::find(std::begin(kLevels), std::end(kLevels), config.log().level()) != std::end(kLevels),

@@ -14,12 +14,20 @@
 
 namespace kedge::speaker {
 
+// How prefixes get into FRR.
+enum class InjectorKind {
+  kNorthbound,
+  kKernel,
+};
+
 struct Settings {
   // With every default filled in.
   v1::SpeakerConfig config;
   AccessPlaneConfig access;
   ForwardingPlaneConfig forwarding;
   BestPathObserverConfig best_path;
+  InjectorKind injector = InjectorKind::kNorthbound;
+  KernelInjectorConfig kernel_injector;
   AccessFilterConfig access_filter;
   std::set<Ipv6Address> tunnel_sources;
   NorthboundGuardConfig northbound;

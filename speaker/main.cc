@@ -1,11 +1,11 @@
 // kedge-speaker: the agent beside FRR on an access router.
 //
-// FRR's northbound port is closed to others first (packet_filter/). Then the wiring, producer -> consumer, all on one
-// executor:
+// FRR's northbound port is closed to others first, if it is used (packet_filter/). Then the wiring, producer ->
+// consumer, all on one executor:
 //   access plane   -- arrivals, departures --> controller -- Attach, Detach --> LM
 //                  (through the authenticating access plane, which knows for whom an authenticator vouches)
 //   LM             -- snapshot, records    --> controller -- routes --> forwarding plane (kernel)
-//                                                         -- levels --> route injector (FRR's staticd)
+//                                                         -- levels --> route injector (FRR's staticd, or zebra)
 //                                                         -- watches --> best path observer (FRR's bgpd)
 //                                                         -- prefixes --> access plane (RA)
 //                                                         -- records  --> source guard -- sources --> access filter
@@ -45,6 +45,7 @@
 #include "speaker/config.h"
 #include "speaker/controller/controller.h"
 #include "speaker/doctor/doctor.h"
+#include "speaker/kernel/anchor_routes.h"
 
 namespace {
 
@@ -62,6 +63,23 @@ int purge_northbound(const speaker::NorthboundGuardConfig& config) {
   if (!absl::IsFailedPrecondition(status)) return status.ok() ? kExitOk : failed("purge_failed", status);
   log_warning("northbound_left_closed", "text", std::string(status.message()));
   return kExitOk;
+}
+
+// What another injector, of an earlier run, has left would keep FRR from what this one announces.
+void remove_routes_of_kernel_injector(const speaker::Settings& settings) {
+  if (settings.injector == speaker::InjectorKind::kKernel) return;
+  const auto status = speaker::remove_anchor_routes(settings.kernel_injector.protocol);
+  if (!status.ok()) log_warning("kernel_routes_not_removed", "error", status.ToString());
+}
+
+std::unique_ptr<speaker::RouteInjector> make_injector(boost::asio::any_io_executor executor,
+                                                      const speaker::Settings& settings, std::uint32_t levels) {
+  if (settings.injector == speaker::InjectorKind::kKernel) {
+    auto config = settings.kernel_injector;
+    config.levels = levels;
+    return speaker::make_kernel_injector(executor, config);
+  }
+  return speaker::make_northbound_injector(executor, {settings.config.frr().northbound(), levels});
 }
 
 std::uint64_t random_number() {
@@ -103,8 +121,13 @@ int run(const std::string& path, const speaker::Settings& settings) {
   Metrics metrics;
 
   // Before all else: whoever reaches the port while it is open can configure staticd.
-  const auto northbound = speaker::guard_northbound(executor, settings.northbound, metrics);
-  if (!northbound.ok()) return failed("northbound_open", northbound.status());
+  std::unique_ptr<speaker::NorthboundGuard> northbound;
+  if (settings.injector == speaker::InjectorKind::kNorthbound) {
+    auto made = speaker::guard_northbound(executor, settings.northbound, metrics);
+    if (!made.ok()) return failed("northbound_open", made.status());
+    northbound = *std::move(made);
+  }
+  remove_routes_of_kernel_injector(settings);
   std::unique_ptr<MetricsServer> metrics_server;
   if (!config.metrics().listen().empty()) {
     auto server = MetricsServer::start(io, config.metrics().listen(), metrics);
@@ -154,11 +177,8 @@ int run(const std::string& path, const speaker::Settings& settings) {
   }
   speaker::Controller controller(
       executor, {config.name(), incarnation, config.frr().local_preference_base(), config.kernel().redirection()}, *lm,
-      **forwarding,
-      [&](std::uint32_t levels) {
-        return speaker::make_northbound_injector(executor, {config.frr().northbound(), levels});
-      },
-      *observer, authenticating, metrics, guard.get(), activity.get());
+      **forwarding, [&](std::uint32_t levels) { return make_injector(executor, settings, levels); }, *observer,
+      authenticating, metrics, guard.get(), activity.get());
 
   boost::asio::signal_set signals(io, SIGTERM, SIGINT);
   signals.async_wait([&](boost::system::error_code error, int signal) {
@@ -231,6 +251,7 @@ int main(int argc, char** argv) {
   }
   if (purge) {
     auto status = speaker::remove_all(settings->forwarding);
+    status.Update(speaker::remove_anchor_routes(settings->kernel_injector.protocol));
     status.Update(speaker::remove_access_filter());
     status.Update(speaker::remove_activity_meter());
     if (!status.ok()) return failed("purge_failed", status);

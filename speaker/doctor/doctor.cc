@@ -12,6 +12,7 @@
 #include <cstring>
 #include <fstream>
 #include <optional>
+#include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -22,6 +23,7 @@
 #include "kedge/v1/mobility.grpc.pb.h"
 #include "speaker/doctor/route_map.h"
 #include "speaker/frr/vty_client.h"
+#include "speaker/kernel/netlink_listeners.h"
 #include "speaker/kernel/netlink_socket.h"
 #include "speaker/kernel/rules.h"
 #include "speaker/kernel/segment_routing.h"
@@ -32,7 +34,6 @@ namespace kedge::speaker {
 namespace {
 
 constexpr std::chrono::seconds kPatience{5};
-constexpr const char* kDaemons[] = {"zebra", "staticd", "bgpd"};
 
 // Bounded: the client gives up by itself.
 absl::StatusOr<VtyReply> ask_once(boost::asio::io_context& io, VtyClient& client, const std::string& command) {
@@ -89,6 +90,18 @@ void check_session(const std::optional<v1::DescribeResponse>& lm, Doctor& doctor
   doctor.problem("session with the LM", "the LM has none with this access router", "see lm_disconnected in the log");
 }
 
+void check_zebra_listens(Doctor& doctor) {
+  constexpr const char* kCheck = "zebra and the kernel's routes";
+  const auto zebra = find_zebra();
+  if (!zebra) {
+    return doctor.problem(kCheck, "no zebra listens to them in this network namespace",
+                          "let the speaker and FRR run in the same one");
+  }
+  if (zebra->drops == 0) return doctor.ok(kCheck, "it has missed no notice");
+  doctor.warning(kCheck, absl::StrCat("it has missed ", zebra->drops, " notices since it was started"),
+                 "give it a larger buffer: zebra -s 90000000 (/etc/frr/daemons)");
+}
+
 void check_northbound(const Settings& settings, Doctor& doctor) {
   constexpr const char* kCheck = "northbound port";
   const auto port = settings.northbound.port;
@@ -111,7 +124,9 @@ void check_northbound(const Settings& settings, Doctor& doctor) {
 }
 
 void check_frr_daemons(const Settings& settings, Doctor& doctor) {
-  for (const std::string daemon : kDaemons) {
+  std::vector<std::string> daemons = {"zebra", "bgpd"};
+  if (settings.injector == InjectorKind::kNorthbound) daemons.insert(daemons.begin() + 1, "staticd");
+  for (const auto& daemon : daemons) {
     const auto answer = ask(settings, daemon, "show modules");
     if (!answer.ok()) {
       doctor.problem(daemon, std::string(answer.status().message()), "systemctl status frr; /etc/frr/daemons");
@@ -150,9 +165,11 @@ void check_route_map(const Settings& settings, const std::optional<v1::DescribeR
   const auto answer = ask(settings, "bgpd", "show route-map KEDGE");
   // bgpd has a check of its own.
   if (!answer.ok()) return;
-  const std::string remedy =
-      absl::StrCat("kedgectl frr-config --ar ", settings.config.name(), " makes it (docs/frr.md)");
-  const auto levels = parse_levels(*answer, settings.config.frr().local_preference_base());
+  const bool kernel = settings.injector == InjectorKind::kKernel;
+  const std::string remedy = absl::StrCat("kedgectl frr-config --ar ", settings.config.name(), " --injector ",
+                                          settings.config.frr().injector(), " makes it (docs/frr.md)");
+  const auto levels = parse_levels(*answer, settings.config.frr().local_preference_base(),
+                                   kernel ? LevelMatch::kMetric : LevelMatch::kTag);
   if (!levels.ok()) return doctor.problem(kCheck, std::string(levels.status().message()), remedy);
   std::uint32_t whole = 0;
   while (levels->contains(whole + 1)) ++whole;
@@ -247,7 +264,11 @@ void examine(const Settings& settings, Doctor& doctor) {
                            config.name());
   const auto lm = check_lm(settings, doctor);
   check_session(lm, doctor);
-  check_northbound(settings, doctor);
+  if (settings.injector == InjectorKind::kNorthbound) {
+    check_northbound(settings, doctor);
+  } else {
+    check_zebra_listens(doctor);
+  }
   check_frr_daemons(settings, doctor);
   check_vty_sockets(settings, doctor);
   check_route_map(settings, lm, doctor);

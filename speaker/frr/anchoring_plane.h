@@ -16,8 +16,7 @@
 
 namespace kedge::speaker {
 
-// Injects and withdraws prefixes through FRR's northbound: one writer, at most one commit in flight, all that waited
-// goes into the next; a fresh candidate each time, phase ALL, no deadlines.
+// Injects prefixes into FRR and withdraws them, at a level of preference each.
 class RouteInjector {
  public:
   enum class State {
@@ -31,15 +30,15 @@ class RouteInjector {
 
   virtual ~RouteInjector() = default;
 
-  // level 1.. : a blackhole static with that tag; 0: none. The desire is kept until it is met, over restarts of FRR.
-  // Each call is answered by on_committed, unless a later one for the same prefix comes before that. A static of the
+  // level 1.. : a blackhole route of that level; 0: none. The desire is kept until it is met, over restarts of FRR.
+  // Each call is answered by on_committed, unless a later one for the same prefix comes before that. A route of the
   // operator for the same prefix is never touched: on_state names it, and the desire waits until it is gone.
   virtual void set(const Ipv6Prefix& prefix, std::uint32_t level) = 0;
-  // Takes `levels` as all that is desired; statics with a tag of ours for any other prefix in FRR are removed,
-  // leftovers of an earlier run included. Nothing is written to FRR before the first call.
+  // Takes `levels` as all that is desired; routes of ours for any other prefix are removed, leftovers of an earlier run
+  // included. Nothing is written before the first call.
   virtual void replace_all(const std::map<Ipv6Prefix, std::uint32_t>& levels) = 0;
 
-  // The LM's configuration has come to know more levels: tags up to `levels` are ours, too, from the next
+  // The LM's configuration has come to know more levels: those up to `levels` are ours, too, from the next
   // replace_all() on. Fewer change nothing: what was announced at the others has still to be withdrawn.
   virtual void raise_levels(std::uint32_t levels) = 0;
 
@@ -47,7 +46,7 @@ class RouteInjector {
   virtual std::string frr_version() const = 0;
 
   // FRR has committed `level` for the prefix (0: the removal); also called when a full resync finds it already so. FRR
-  // has the static then, but zebra and bgpd have yet to act on it.
+  // has it then, but zebra and bgpd have yet to act on it.
   std::function<void(const Ipv6Prefix&, std::uint32_t level)> on_committed;
   // Called when either changes. Text: "synced", or what is wrong and what to do.
   std::function<void(State, const std::string&)> on_state;
@@ -64,8 +63,30 @@ struct RouteInjectorConfig {
   std::chrono::milliseconds repair_interval{5'000};
 };
 
+// Through FRR's northbound: blackhole statics, whose tag is the level. One writer, at most one commit in flight, all
+// that waited goes into the next; a fresh candidate each time, phase ALL, no deadlines. A change costs as much as FRR's
+// statics are many.
 std::unique_ptr<RouteInjector> make_northbound_injector(boost::asio::any_io_executor executor,
                                                         const RouteInjectorConfig& config);
+
+struct KernelInjectorConfig {
+  // Where zebra's vty socket is.
+  std::string vty_directory = "/var/run/frr";
+  // rtm_protocol of our routes; all with this number in the table main are ours.
+  std::uint8_t protocol = 89;
+  // Until raise_levels().
+  std::uint32_t levels = 8;
+  // So long after changes, zebra is asked once how many routes it has.
+  std::chrono::milliseconds audit_interval{30'000};
+  // How often it is tried again while the kernel refuses a route.
+  std::chrono::milliseconds repair_interval{5'000};
+};
+
+// Through the kernel: blackhole routes of the table main, whose metric is kernel_metric(level), and which zebra reads
+// and redistributes. Not more at a time than zebra can read; what zebra has missed is told again. A change costs the
+// same however many routes there are.
+std::unique_ptr<RouteInjector> make_kernel_injector(boost::asio::any_io_executor executor,
+                                                    const KernelInjectorConfig& config);
 
 // Asks this AR's own bgpd over its vty socket for the best path, woken by the kernel's route notices and, since those
 // may be lost or never come (an own static hides BGP's route), at growing intervals with a bound.

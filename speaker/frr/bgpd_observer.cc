@@ -322,7 +322,7 @@ class BgpdObserver : public BestPathObserver {
       if (steady_clock::now() - *withdrawal->announced_since < stale_time_) continue;
       return absl::FailedPreconditionError(
           absl::StrCat("bgpd goes on announcing ", prefix.to_string(),
-                       ", whose static route is gone: if that lasts, restart all of FRR here"));
+                       ", whose route here is gone: if that lasts, restart all of FRR here"));
     }
     return absl::OkStatus();
   }

@@ -11,6 +11,7 @@
 #include "common/log.h"
 #include "speaker/frr/anchoring_plane.h"
 #include "speaker/frr/guard.h"
+#include "speaker/frr/injector_state.h"
 #include "speaker/frr/northbound_address.h"
 #include "speaker/frr/northbound_channel.h"
 #include "speaker/frr/northbound_request.h"
@@ -29,30 +30,9 @@ constexpr milliseconds kWrongServerPause{1000};
 constexpr milliseconds kFirstAudit{100};
 constexpr int kRetriesBeforeReconnect = 5;
 
-const char* name_of(RouteInjector::State state) {
-  switch (state) {
-    case RouteInjector::State::kAwaiting:
-      return "awaiting";
-    case RouteInjector::State::kSyncing:
-      return "syncing";
-    case RouteInjector::State::kSynced:
-      return "synced";
-  }
-  return "";
-}
-
 bool is_staticd(const frr::GetCapabilitiesResponse& capabilities) {
   return std::any_of(capabilities.supported_modules().begin(), capabilities.supported_modules().end(),
                      [](const frr::ModuleData& module) { return module.name() == "frr-staticd"; });
-}
-
-std::string explain(const std::map<Ipv6Prefix, std::string>& reasons, const char* what, const char* remedy) {
-  if (reasons.empty()) return "";
-  const auto& [prefix, reason] = *reasons.begin();
-  std::string text = absl::StrCat("; ", what, " ", prefix.to_string(), " (", reason, ")");
-  if (reasons.size() > 1) absl::StrAppend(&text, " and ", reasons.size() - 1, " more");
-  absl::StrAppend(&text, ": ", remedy);
-  return text;
 }
 
 class NorthboundInjector : public RouteInjector {
@@ -73,8 +53,8 @@ class NorthboundInjector : public RouteInjector {
       enter(State::kAwaiting, why);
     };
     channel_->on_slow = [this](const std::string& call, std::chrono::seconds after) {
-      enter(state_, absl::StrCat("FRR's staticd has not answered ", call, " for ", after.count(),
-                                 " s: if it does not go on, restart staticd"));
+      enter(state(), absl::StrCat("FRR's staticd has not answered ", call, " for ", after.count(),
+                                  " s: if it does not go on, restart staticd"));
     };
     channel_->open();
   }
@@ -93,19 +73,11 @@ class NorthboundInjector : public RouteInjector {
 
   void raise_levels(std::uint32_t levels) override { ledger_.raise_levels(levels); }
 
-  State state() const override { return state_; }
+  State state() const override { return state_.state(); }
   std::string frr_version() const override { return frr_version_; }
 
  private:
-  void enter(State state, std::string text) {
-    if (entered_ && state == state_ && text == text_) return;
-    entered_ = true;
-    state_ = state;
-    text_ = std::move(text);
-    log(state == State::kAwaiting ? LogLevel::kWarning : LogLevel::kInfo, "frr_state", "state", name_of(state), "text",
-        text_);
-    if (on_state) on_state(state_, text_);
-  }
+  void enter(State state, std::string text) { state_.enter(state, std::move(text), on_state); }
 
   // Runs `next` after a pause, if the connection is still the same.
   void after(milliseconds pause, std::function<void()> next) {
@@ -267,7 +239,7 @@ class NorthboundInjector : public RouteInjector {
       backoff_ = kFirstBackoff;
       if (batch_limit_ <= kNoLimit / 2) batch_limit_ *= 2;
       report(committed);
-      if (state_ == State::kSyncing && batch_limit_ == kNoLimit) describe_synced();
+      if (state() == State::kSyncing && batch_limit_ == kNoLimit) describe_synced();
       drop_candidate([this] { next_round(); });
     });
   }
@@ -376,9 +348,7 @@ class NorthboundInjector : public RouteInjector {
   const RouteInjectorConfig config_;
   Guard guarded_;
 
-  State state_ = State::kAwaiting;
-  std::string text_;
-  bool entered_ = false;
+  InjectorState state_;
   std::string frr_version_;
   StaticSchema schema_ = StaticSchema::kA;
 

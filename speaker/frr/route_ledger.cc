@@ -50,6 +50,16 @@ void RouteLedger::take_held(std::map<Ipv6Prefix, HeldRoute> now, bool answer_all
   held_ = std::move(now);
 }
 
+void RouteLedger::take_held(const Ipv6Prefix& prefix, HeldRoute now) {
+  if (now == held(prefix)) return;
+  if (desired(prefix) != 0 || is_ours(now)) open_.insert(prefix);
+  if (now == HeldRoute()) {
+    held_.erase(prefix);
+  } else {
+    held_[prefix] = std::move(now);
+  }
+}
+
 void RouteLedger::take_committed(const RouteChanges& changes) {
   for (const auto& [prefix, change] : changes) {
     HeldRoute& route = held_[prefix];

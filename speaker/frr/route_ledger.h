@@ -35,6 +35,8 @@ class RouteLedger {
   // Takes over what FRR holds. With `answer_all`, every desired prefix is looked at and answered again by plan();
   // without it only those for which something else is held than was known.
   void take_held(std::map<Ipv6Prefix, HeldRoute> held, bool answer_all);
+  // The same of one prefix.
+  void take_held(const Ipv6Prefix& prefix, HeldRoute held);
   // What `changes` made of what FRR holds.
   void take_committed(const RouteChanges& changes);
   // FRR refuses this prefix: it is left out of plans until it is set again or retry_rejected().
@@ -46,6 +48,8 @@ class RouteLedger {
     // Desired and held already, with the level; each is answered once for each time that it was asked for.
     std::vector<std::pair<Ipv6Prefix, std::uint32_t>> met;
   };
+  // There may be something to plan.
+  bool has_open() const { return complete_ && !open_.empty(); }
   // At most `limit` changes, in the order of the prefixes; the others stay for later plans.
   Plan plan(std::size_t limit);
 
@@ -55,9 +59,9 @@ class RouteLedger {
   std::size_t desired_count() const { return desired_.size(); }
 
  private:
+  const HeldRoute& held(const Ipv6Prefix& prefix) const;
   bool is_ours(const HeldRoute& held) const { return held.blackhole_tag >= 1 && held.blackhole_tag <= levels_; }
   std::uint32_t desired(const Ipv6Prefix& prefix) const;
-  const HeldRoute& held(const Ipv6Prefix& prefix) const;
 
   std::uint32_t levels_;
   bool complete_ = false;

@@ -1,9 +1,11 @@
-// What bgpd answers over its vty socket: replies are the same however they are cut, and any text may be in them.
+// What bgpd and zebra answer over their vty sockets: replies are the same however they are cut, and any text may be in
+// them.
 #include <optional>
 #include <vector>
 
 #include "speaker/frr/best_path.h"
 #include "speaker/frr/vty_client.h"
+#include "speaker/frr/zebra_answers.h"
 #include "tests/fuzz/input.h"
 
 namespace {
@@ -52,6 +54,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     const auto paths = kedge::speaker::parse_paths(prefix, text);
     if (paths.ok() && paths->best) require(!paths->best->next_hop.is_link_local(), "the next hop is a global one");
     static_cast<void>(kedge::speaker::neighbours_follow(text, std::chrono::seconds(1), std::chrono::seconds(10)));
+    static_cast<void>(kedge::speaker::parse_kernel_route_count(text));
+    require(kedge::speaker::parse_version(text).size() <= text.size(), "a version is a part of the answer");
   }
   return 0;
 }

@@ -1,12 +1,13 @@
 """What access routers and the core hold, compared with what the bindings say that they should hold: the kernel's tables, the sources that the
-access links let in, the tagged static routes in FRR, and the core's BGP table, each of them exactly."""
+access links let in, what FRR is given to announce, and the core's BGP table, each of them exactly."""
 
 import ipaddress
 import json
 import time
 
 MOBILE_TABLE, ENCAPSULATION_TABLE, UPLINK_TABLE, REFUSAL_TABLE = 8818, 8819, 8820, 8821
-OWN_PROTOCOL = "88"
+OWN_PROTOCOL, ANCHOR_PROTOCOL = "88", "89"
+KERNEL_METRIC_BASE = 881800
 LOWEST_LOCAL_PREFERENCE = 101
 REST_STATES = {"BINDING_STATE_SETTLED", "BINDING_STATE_DETACHED"}
 
@@ -61,12 +62,17 @@ def permitted_sources(lab, ar):
 
 
 def _held_by_frr(lab, ar):
-    """Prefix -> tag of every static route that has one. None when staticd does not run."""
+    """Prefix -> level of what is there for FRR to announce, by either injector: the tag of every static route that has one, and all routes of the
+    speaker's in the table main. None when staticd does not run."""
     answer = lab.run(ar, "vtysh", "-d", "staticd", "-c", "show running-config", check=False)
     if answer.returncode != 0:
         return None
     words = (line.split() for line in answer.stdout.splitlines() if line.startswith("ipv6 route ") and " tag " in line)
-    return {line[2]: int(line[line.index("tag") + 1]) for line in words}
+    found = {line[2]: int(line[line.index("tag") + 1]) for line in words}
+    for route in _routes(lab, ar, "main"):
+        if str(route.get("protocol")) == ANCHOR_PROTOCOL:
+            found.setdefault(route["dst"], []).append(route["metric"] - KERNEL_METRIC_BASE)
+    return {prefix: level[0] if isinstance(level, list) and len(level) == 1 else level for prefix, level in found.items()}
 
 
 def _held_by_bgp(lab, node, pools):

@@ -47,9 +47,10 @@ const char* name_of(RouteInjector::State state) {
 
 class Driver {
  public:
-  Driver(boost::asio::io_context& context, const RouteInjectorConfig& injector, const BestPathObserverConfig& observer)
+  Driver(boost::asio::io_context& context, std::unique_ptr<RouteInjector> injector,
+         const BestPathObserverConfig& observer)
       : context_(context),
-        injector_(make_northbound_injector(context.get_executor(), injector)),
+        injector_(std::move(injector)),
         observer_(make_bgpd_observer(context.get_executor(), observer)),
         input_(context, ::dup(STDIN_FILENO)) {
     injector_->on_state = [](RouteInjector::State state, const std::string& text) {
@@ -117,14 +118,26 @@ class Driver {
   boost::asio::streambuf buffer_;
 };
 
+std::unique_ptr<RouteInjector> make_injector(const boost::asio::any_io_executor& executor, const std::string& which) {
+  constexpr std::chrono::milliseconds kRepairInterval{200};
+  if (which == "kernel") {
+    KernelInjectorConfig config;
+    config.repair_interval = kRepairInterval;
+    return make_kernel_injector(executor, config);
+  }
+  RouteInjectorConfig config;
+  config.repair_interval = kRepairInterval;
+  config.northbound = which;
+  return make_northbound_injector(executor, config);
+}
+
 }  // namespace
 }  // namespace kedge::speaker
 
+// Argument: where staticd's northbound listens, or `kernel`.
 int main(int count, char** arguments) {
-  kedge::speaker::RouteInjectorConfig injector;
-  injector.repair_interval = std::chrono::milliseconds(200);
-  if (count > 1) injector.northbound = arguments[1];
   boost::asio::io_context context;
-  kedge::speaker::Driver driver(context, injector, {});
+  const std::string which = count > 1 ? arguments[1] : "127.0.0.1:50051";
+  kedge::speaker::Driver driver(context, kedge::speaker::make_injector(context.get_executor(), which), {});
   context.run();
 }

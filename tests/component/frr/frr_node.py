@@ -110,6 +110,25 @@ class FrrNode:
         answer = json.loads(self.vtysh(f"show bgp ipv6 unicast {prefix} json") or "{}")
         return next((path for path in answer.get("paths", []) if path.get("bestpath", {}).get("overall")), None)
 
+    def follow_routes(self):
+        """Collects the kernel's notices of IPv6 routes from now on, in a file; gives a function that ends it and returns the lines."""
+        path = self.log_folder / f"{self.name}.routes"
+        with open(path, "w", encoding="utf-8") as output:
+            # In this PID namespace, so that the signal reaches it and not nsenter alone.
+            process = subprocess.Popen(["nsenter", "-t", str(self.pid), "-n", "ip", "-6", "-o", "monitor", "route"], stdout=output)
+        wait_for(lambda: self._listens_to_routes(process.pid), "ip monitor listens")
+
+        def stop():
+            process.terminate()
+            process.wait()
+            return path.read_text().splitlines()
+        return stop
+
+    @staticmethod
+    def _listens_to_routes(pid):
+        lines = pathlib.Path(f"/proc/{pid}/net/netlink").read_text(encoding="utf-8").splitlines()
+        return any(words[1] == "0" and words[2] == str(pid) and int(words[3], 16) & 0x400 for words in map(str.split, lines[1:]))
+
     def preference(self, prefix):
         path = self.best_path(prefix)
         return path["locPrf"] if path else None

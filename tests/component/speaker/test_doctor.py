@@ -48,6 +48,16 @@ def test_an_access_router_on_which_nothing_runs(doctor, good):
     assert all(finding["part"] == "kedge-speaker" for finding in findings.values())
 
 
+def test_with_routes_of_the_kernel_neither_staticd_nor_its_port_is_asked_for(doctor, good):
+    file = write(doctor.folder, "speaker.yaml", good["kedge-speaker"] + f"frr: {{vty_directory: {doctor.folder}, injector: kernel}}\n")
+    status, findings = doctor("--speaker-config", file)
+    assert status == 1
+    assert not {"northbound port", "staticd"} & set(findings)
+    for check in ("zebra", "bgpd", "zebra and the kernel's routes"):
+        assert findings[check]["result"] == "RESULT_PROBLEM", check
+        assert findings[check]["remedy"], check
+
+
 def test_a_host_of_an_lm_on_which_nothing_runs(doctor, good):
     text = good["kedge-lm"].replace("/var/lib/kedge/lm", str(doctor.folder / "store")).replace("[2001:db8:0:1::2]:8818", "[::1]:47")
     status, findings = doctor("--lm-config", write(doctor.folder, "lm.yaml", text + 'metrics: {listen: "[::]:9818"}\n'))

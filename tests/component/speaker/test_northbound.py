@@ -66,6 +66,13 @@ def test_the_port_is_closed_first_of_all_and_stays_so(speaker, inside):
     assert subprocess.run([*inside, *TABLE], check=False, capture_output=True).returncode == 0
 
 
+def test_with_routes_of_the_kernel_the_port_is_nobodys_business(speaker, inside):
+    process = speaker("injector: kernel, close_northbound: false")
+    lines = lines_until(process, "started")
+    assert " started " in lines[-1] and not [line for line in lines if "northbound" in line]
+    assert subprocess.run([*inside, *TABLE], check=False, capture_output=True).returncode != 0
+
+
 def test_a_port_that_is_not_seen_to_be_closed_keeps_the_speaker_from_starting(speaker):
     process = speaker("close_northbound: false")
     lines = lines_until(process, "northbound_open")

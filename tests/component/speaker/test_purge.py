@@ -32,7 +32,7 @@ class Namespace:
         return {
             "links": sorted(link["ifname"] for link in self.ip("link", "show") if link["ifname"] in ("kx0", "kx1")),
             "rules": [rule for rule in self.ip("rule", "show") if str(rule.get("protocol")) == "88"],
-            "routes": [route for route in self.ip("route", "show", "table", "all") if str(route.get("protocol")) == "88"],
+            "routes": [route for route in self.ip("route", "show", "table", "all") if str(route.get("protocol")) in ("88", "89")],
             "tables": sorted(re.findall(r"kedge_\w+", self.run("nft", "list", "tables").stdout)),
         }
 
@@ -61,11 +61,17 @@ def wait_until(what, condition, seconds=15):
         time.sleep(0.02)
 
 
+def add_route_of_kernel_injector(namespace):
+    namespace.run("ip", "-6", "route", "add", "blackhole", "2001:db8:1000:2::/64", "metric", 881801, "protocol", 89)
+
+
 def test_purge_leaves_nothing_of_kedge_and_everything_else(namespace, programs, run, tmp_path):
     file = tmp_path / "speaker.yaml"
     file.write_text(CONFIGURATION, encoding="utf-8")
     namespace.run("ip", "-6", "route", "add", "2001:db8:77::/64", "dev", "lo")
     namespace.run("nft", "add", "table", "inet", "operator")
+    # In FRR's eyes it would come before a static of the northbound injector, which is the default.
+    add_route_of_kernel_injector(namespace)
     log = tmp_path / "log"
     with log.open("w", encoding="utf-8") as output:
         speaker = subprocess.Popen([*namespace.prefix, programs["kedge-speaker"], "--config", file], stdout=output, stderr=output)
@@ -74,12 +80,14 @@ def test_purge_leaves_nothing_of_kedge_and_everything_else(namespace, programs, 
     finally:
         speaker.send_signal(signal.SIGTERM)
         assert speaker.wait(timeout=15) == 0
+    assert not [route for route in namespace.own_objects()["routes"] if str(route["protocol"]) == "89"]
+    add_route_of_kernel_injector(namespace)
     # As bindings leave them: routes in each of the tables.
     for table in (8818, 8819, 8820, 8821):
         namespace.run("ip", "-6", "route", "add", "2001:db8:1000:1::/64", "dev", "kx0", "table", table, "protocol", 88)
     namespace.run("nft", "add", "table", "inet", "kedge_activity")
     before = namespace.own_objects()
-    assert before["links"] == ["kx0", "kx1"] and before["rules"] and len(before["routes"]) >= 3
+    assert before["links"] == ["kx0", "kx1"] and before["rules"] and len(before["routes"]) >= 4
     assert before["tables"] == ["kedge_access", "kedge_activity", "kedge_northbound"]
 
     result = run("kedge-speaker", "--config", file, "--purge", prefix=namespace.prefix)

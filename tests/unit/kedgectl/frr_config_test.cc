@@ -45,6 +45,20 @@ TEST(FrrConfig, AnAccessRouterRedistributesMobilePrefixesOnlyAndAnnouncesItsOwnA
   EXPECT_LT(text->find("route-map KEDGE deny"), text->rfind("\nrouter bgp"));
 }
 
+TEST(FrrConfig, ForRoutesOfTheKernelLevelsAreMetricsAndGoOutAsTheyDoForStatics) {
+  auto command = of("ar1");
+  command.injector = "kernel";
+  const auto text = make_frr_config(network(), command, "");
+  ASSERT_TRUE(text.ok()) << text.status();
+  EXPECT_THAT(*text,
+              AllOf(HasSubstr("route-map KEDGE permit 30\n match metric 881803\n match ipv6 address prefix-list "
+                              "KEDGE-MOBILE\n set local-preference 103\n set weight 0\n set tag 3\n set metric 0\n"),
+                    HasSubstr("  redistribute kernel route-map KEDGE\n"), Not(HasSubstr("redistribute static")),
+                    Not(HasSubstr("match tag"))));
+  command.injector = "netlink";
+  EXPECT_EQ(make_frr_config(network(), command, "").status().code(), absl::StatusCode::kInvalidArgument);
+}
+
 TEST(FrrConfig, AReflectorTakesFromEachAccessRouterWhatIsItsOwnAndWarnsOnlyOfTooMany) {
   const auto text = make_frr_config(network(), of(""), "");
   ASSERT_TRUE(text.ok()) << text.status();

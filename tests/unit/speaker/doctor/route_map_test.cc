@@ -35,6 +35,20 @@ TEST(RouteMap, AnEntryThatDoesSomethingElseIsNoLevel) {
       IsEmpty());
 }
 
+TEST(RouteMap, ALevelOfTheKernelsRoutesHasItsMetricAndSetsItsTag) {
+  const auto with = [](int metric, const std::string& more) {
+    return " permit, sequence 10 Invoked 0\n  Match clauses:\n    metric " + std::to_string(metric) +
+           "\n  Set clauses:\n    local-preference 102\n    weight 0\n" + more + "  Call clause:\n";
+  };
+  EXPECT_THAT(*parse_levels(kHead + with(881802, "    tag 2\n    metric 0\n"), 100, LevelMatch::kMetric),
+              ElementsAre(2));
+  // Not as statics are known, without the tag, with another level's.
+  EXPECT_THAT(*parse_levels(kHead + with(881802, "    tag 2\n    metric 0\n"), 100), IsEmpty());
+  EXPECT_THAT(*parse_levels(kHead + with(881802, ""), 100, LevelMatch::kMetric), IsEmpty());
+  EXPECT_THAT(*parse_levels(kHead + with(881801, "    tag 2\n"), 100, LevelMatch::kMetric), IsEmpty());
+  EXPECT_THAT(*parse_levels(kHead + entry("permit", 10, 1, 101), 100, LevelMatch::kMetric), IsEmpty());
+}
+
 TEST(RouteMap, AbsentIsNotFound) {
   for (const std::string answer : {"", "BGP:\n", "% Can't find route-map named 'KEDGE'\n"}) {
     EXPECT_EQ(parse_levels(answer, 100).status().code(), absl::StatusCode::kNotFound) << answer;
