@@ -1,34 +1,29 @@
-"""Prefixes that get into FRR as routes of the kernel (frr.injector: kernel): nodes move without loss, and whatever ends in between, what it left
-is taken over or removed."""
+"""Prefixes that get into FRR as routes of the kernel (frr.injector: kernel), with the BGP configuration that `kedgectl frr-config` writes: nodes move
+without loss, and whatever ends in between, what it left is taken over or removed."""
 
-import re
+import subprocess
 import time
 
 import pytest
 import scenario as scenarios
 from audit import ANCHOR_PROTOCOL, KERNEL_METRIC_BASE, audit
 from test_faults import kill_frr
+from test_generated_frr import KEDGECTL, REFLECTOR, without_bgp
 
 LAB = "kernel_lab"
 CN_TO_MN, MN_TO_CN = "a_to_b", "b_to_a"
-
-
-def _metric_for_tag(match):
-    level = int(match[1])
-    return (
-        f"match metric {KERNEL_METRIC_BASE + level}\n set local-preference {match[2]}\n set weight 0\n"
-        f" set tag {level}\n set metric 0\n"
-    )
 
 
 def by_kernel(nodes):
     for ar in ("ar1", "ar2"):
         speaker = nodes / ar / "speaker.yaml"
         speaker.write_text(speaker.read_text() + "frr:\n  injector: kernel\n")
+        # The core's own configuration has no TTL security.
+        command = [KEDGECTL, "frr-config", "--lm-config", nodes / "lm" / "lm.yaml", "--reflector", REFLECTOR, "--ar", ar, "--injector", "kernel",
+                   "--hops", "0"]  # fmt: skip
+        generated = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True).stdout
         frr = nodes / ar / "frr.conf"
-        text, entries = re.subn(r"match tag (\d+)\n set local-preference (\d+)\n set weight 0\n", _metric_for_tag, frr.read_text())
-        assert entries == 8
-        frr.write_text(text.replace("redistribute static route-map KEDGE", "redistribute kernel route-map KEDGE"))
+        frr.write_text(without_bgp(frr.read_text()) + generated)
 
 
 @pytest.fixture(scope="module")
