@@ -37,7 +37,7 @@ struct HolderProgress {
 struct IdleTime {
   SystemTime since;
   SystemTime until;
-  // The AR that has told last.
+  // The AR that has told last; none has since the MN has moved.
   std::string seen_by;
   // The AR that the MN has left has said its last word since: the next one may go on where it has ended.
   bool handed_over = false;

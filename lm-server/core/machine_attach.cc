@@ -500,7 +500,10 @@ void Machine::move(Transaction& tx, Entry& entry, const v1::AttachRequest& reque
   *binding.mutable_attachment_generation() = attachment_of(tx, request);
   if (from != request.ar()) {
     entry.moved_from = from;
-    if (entry.idle) entry.idle->handed_over = false;
+    if (entry.idle) {
+      entry.idle->seen_by.clear();
+      entry.idle->handed_over = false;
+    }
   }
   if (from != request.ar() || !binding.has_arrived_at()) *binding.mutable_arrived_at() = to_proto(heard);
   if (!is_away(binding)) {

@@ -52,7 +52,7 @@ Output Machine::activity(std::uint64_t session, const v1::Activity& activity, Sy
 
 bool Machine::may_tell_of_use(const Entry& entry, const std::string& ar) {
   // One that the MN has left says once more what it has seen, and may have been let go by then.
-  return find_holder(entry.binding, ar) != nullptr || (entry.idle && entry.idle->seen_by == ar);
+  return find_holder(entry.binding, ar) != nullptr || entry.moved_from == ar;
 }
 
 void Machine::note_use(Entry& entry, const std::string& ar, const v1::Activity::Use& use, nanoseconds age,
@@ -70,7 +70,10 @@ void Machine::note_use(Entry& entry, const std::string& ar, const v1::Activity::
   entry.idle = Idle{at, now, ar, !is_attached && use.last() && ar == entry.moved_from};
   if (!before) return;
   const nanoseconds blink = std::min(kLongestBlink, settings_.idle_after / kBlinksPerIdleTime);
-  const bool goes_on = unused && at <= before->until + (before->handed_over ? blink : nanoseconds::zero());
+  // What is still under way tells of a time before it arrives: it says nothing of what another AR has missed.
+  const bool looks_on = before->seen_by == ar && at <= before->until;
+  const bool takes_over = before->handed_over && at <= before->until + blink;
+  const bool goes_on = unused && (looks_on || takes_over);
   entry.idle->since = goes_on ? before->since : std::max(before->since, at);
 }
 

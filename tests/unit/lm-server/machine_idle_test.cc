@@ -137,8 +137,8 @@ TEST_F(MachineIdleTest, WhatAnAccessRouterHasSeenInAnEarlierStayDoesNotCount) {
   h.advance(2 * kIdle);
   arrive("ar3");
   h.advance(1min);
-  used("ar3", 30s);
   arrive("ar2");
+  used("ar3", 30s);
   h.advance(1min);
   unused("ar2", 3 * kIdle);
   EXPECT_FALSE(ended());
