@@ -107,7 +107,11 @@ class ClientStream : public std::enable_shared_from_this<ClientStream<Out, In>> 
   ClientStream(boost::asio::any_io_executor executor, OnMessage on_message, OnDone on_done)
       : executor_(std::move(executor)), on_message_(std::move(on_message)), on_done_(std::move(on_done)) {}
 
-  void start_write() { reactor_.StartWrite(&queue_.front()); }
+  // Those with more behind them may go together, in one TLS record and one system call.
+  void start_write() {
+    reactor_.StartWrite(&queue_.front(),
+                        queue_.size() > 1 ? grpc::WriteOptions().set_buffer_hint() : grpc::WriteOptions());
+  }
 
   boost::asio::any_io_executor executor_;
   OnMessage on_message_;

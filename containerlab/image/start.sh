@@ -164,7 +164,7 @@ make_user() {
 }
 
 # Runs a daemon of Kedge and starts it again when it ends: after 0.1 s, as systemd does, and later and later while it dies at once.
-# With the capabilities that packaging/systemd gives it.
+# With the capabilities and the priority that packaging/systemd gives it.
 supervise() {
     local name=$1 capabilities=("${@:3}") configuration child status started pause=0.1
     if ! command -v "$name" >/dev/null; then
@@ -175,7 +175,7 @@ supervise() {
         configuration=/etc/kedge/$2
         [[ ! -e $run/$2 ]] || configuration=$run/$2
         started=$SECONDS
-        as-kedge "${capabilities[@]}" -- "$name" --config "$configuration" >>"$logs/$name.log" 2>&1 &
+        nice -n -10 as-kedge "${capabilities[@]}" -- "$name" --config "$configuration" >>"$logs/$name.log" 2>&1 &
         child=$!
         # shellcheck disable=SC2064
         trap "kill $child 2>/dev/null; exit 0" TERM

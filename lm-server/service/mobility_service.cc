@@ -42,8 +42,12 @@ absl::Status query(const Machine& machine, const v1::QueryRequest& request, cons
                                  : absl::StrCat("no binding covers ", request.prefix()));
 }
 
-// A session's stream. Reads one message at a time: the next is asked for when the engine has taken the last, so that a
-// speaker cannot flood it.
+// What is read ahead of the engine, in messages and bytes. More waits at the speaker, which so cannot flood it.
+constexpr std::size_t kMostUntaken = 256;
+constexpr std::size_t kMostUntakenBytes = 256 << 10;
+
+// A session's stream. Messages are read on gRPC's thread as they come and taken by the engine together: after a storm
+// of moves there are thousands of acknowledgements, and two wake-ups for each cost more than what is done about it.
 class SessionReactor : public grpc::ServerBidiReactor<v1::SpeakerMessage, v1::LmMessage>, public SessionChannel {
  public:
   static SessionReactor* begin(boost::asio::io_context& io, Engine& engine, Authorizer& authorizer,
@@ -55,7 +59,8 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::SpeakerMessage, v1::Lm
     reactor->weak_ = reactor;
     reactor->reader_ = readers.watch(std::string(kSession), reactor->caller_.peer, context,
                                      [self = reactor.get()](const absl::Status& status) { self->close(status); });
-    reactor->StartRead(&reactor->in_);
+    reactor->in_ = std::make_unique<v1::SpeakerMessage>();
+    reactor->StartRead(reactor->in_.get());
     return reactor.get();
   }
 
@@ -80,7 +85,14 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::SpeakerMessage, v1::Lm
 
   void OnReadDone(bool ok) override {
     if (!ok) return close(absl::OkStatus());
-    boost::asio::post(io_, [self = self_] { self->handle(); });
+    std::lock_guard lock(mutex_);
+    untaken_bytes_ += in_->ByteSizeLong();
+    untaken_.push_back(std::move(in_));
+    if (untaken_.size() == 1) {
+      boost::asio::post(io_, [self = self_] { self->handle(); });
+    }
+    paused_ = untaken_.size() >= kMostUntaken || untaken_bytes_ >= kMostUntakenBytes;
+    if (!paused_) read_next();
   }
 
   void OnWriteDone(bool ok) override {
@@ -111,39 +123,53 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::SpeakerMessage, v1::Lm
         caller_(std::move(caller)),
         queue_limit_(queue_limit) {}
 
-  // Called with the mutex held.
+  // Called with the mutex held. Those with more behind them may go together, in one TLS record and one system call.
   void write_first() {
     reader_->writing();
-    StartWrite(queue_.front().get());
+    StartWrite(queue_.front().get(), queue_.size() > 1 ? grpc::WriteOptions().set_buffer_hint() : grpc::WriteOptions());
+  }
+
+  // Called with the mutex held.
+  void read_next() {
+    if (finished_) return;
+    in_ = std::make_unique<v1::SpeakerMessage>();
+    StartRead(in_.get());
   }
 
   void handle() {
-    if (const auto status = take(); !status.ok()) return close(status);
-    in_.Clear();
+    std::deque<std::unique_ptr<v1::SpeakerMessage>> messages;
+    {
+      std::lock_guard lock(mutex_);
+      messages.swap(untaken_);
+      untaken_bytes_ = 0;
+    }
+    for (const auto& message : messages) {
+      if (const auto status = take(*message); !status.ok()) return close(status);
+    }
     std::lock_guard lock(mutex_);
-    if (!finished_) StartRead(&in_);
+    if (std::exchange(paused_, false)) read_next();
   }
 
-  absl::Status take() {
+  absl::Status take(const v1::SpeakerMessage& in) {
     if (session_ == 0) {
-      if (!in_.has_hello()) return absl::InvalidArgumentError("the first message of a session has to be Hello");
+      if (!in.has_hello()) return absl::InvalidArgumentError("the first message of a session has to be Hello");
       {
         std::lock_guard lock(mutex_);
         if (finished_) return absl::OkStatus();
       }
-      if (auto s = authorizer_.check(caller_, kSession, in_.hello().ar()); !s.ok()) return s;
+      if (auto s = authorizer_.check(caller_, kSession, in.hello().ar()); !s.ok()) return s;
       // The engine keeps the channel until close_session(), which finish() calls.
-      auto session = engine_.open_session(in_.hello(), weak_.lock());
+      auto session = engine_.open_session(in.hello(), weak_.lock());
       if (!session.ok()) return session.status();
       session_ = *session;
       return absl::OkStatus();
     }
-    switch (in_.kind_case()) {
+    switch (in.kind_case()) {
       case v1::SpeakerMessage::kAck:
-        engine_.ack(session_, in_.ack());
+        engine_.ack(session_, in.ack());
         return absl::OkStatus();
       case v1::SpeakerMessage::kHealth:
-        engine_.health(session_, in_.health());
+        engine_.health(session_, in.health());
         return absl::OkStatus();
       case v1::SpeakerMessage::kActivity:
         engine_.activity(session_, in_.activity());
@@ -178,10 +204,15 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::SpeakerMessage, v1::Lm
   std::shared_ptr<StalledReaders::Reader> reader_;
   std::shared_ptr<SessionReactor> self_;  // released by OnDone
   std::weak_ptr<SessionReactor> weak_;
-  v1::SpeakerMessage in_;
+  // The message that is being read.
+  std::unique_ptr<v1::SpeakerMessage> in_;
   std::uint64_t session_ = 0;  // used on the engine's thread only
 
   std::mutex mutex_;
+  std::deque<std::unique_ptr<v1::SpeakerMessage>> untaken_;
+  std::size_t untaken_bytes_ = 0;
+  // Reading waits for the engine.
+  bool paused_ = false;
   std::deque<std::shared_ptr<const v1::LmMessage>> queue_;
   std::size_t snapshot_waiting_ = 0;
   bool snapshot_queued_ = false;

@@ -47,6 +47,7 @@ constexpr std::size_t kPrefixesPerAdvertisement = 32;
 constexpr std::array<milliseconds, 6> kProvocations = {milliseconds(0),  milliseconds(2),   milliseconds(8),
                                                        milliseconds(30), milliseconds(100), milliseconds(300)};
 constexpr int kFramesPerWake = 256;
+constexpr int kMostWakes = 256;
 constexpr int kReceiveBuffer = 8 << 20;
 constexpr seconds kMalformedWarningInterval{10};
 constexpr seconds kLimitedWarningInterval{10};
@@ -146,7 +147,10 @@ class PacketAccessPlane final : public AccessPlane {
 
   // Frames in.
   void wait_for_frames(std::size_t index);
-  void read_frames(std::size_t index);
+  // Some of those that wait; false when there are no more.
+  bool read_frames(std::size_t index);
+  // Nobody is gone whose answer merely waits behind what has kept the executor busy.
+  void read_all_frames();
   void discard_frames(Port& port);
   void on_frame(std::size_t index, std::span<const std::uint8_t> bytes, SystemTime at);
   // Whether the arrival may be reported now.
@@ -170,6 +174,7 @@ class PacketAccessPlane final : public AccessPlane {
   void on_timer();
   void run_deadline(const Deadline& deadline, SteadyTime now);
   void run_served(const LinkLayerAddress& mn, SteadyTime now);
+  bool is_last_probe_over(const LinkLayerAddress& mn, SteadyTime now) const;
   void depart(const LinkLayerAddress& mn, v1::DetachReason reason);
 
   // Data of a station in or out of the kernel's map, as the tracker has it.
@@ -386,11 +391,21 @@ void PacketAccessPlane::wait_for_frames(std::size_t index) {
                           });
 }
 
-void PacketAccessPlane::read_frames(std::size_t index) {
+void PacketAccessPlane::read_all_frames() {
+  const std::weak_ptr<bool> alive = alive_;
+  for (std::size_t index = 0; index < ports_.size(); ++index) {
+    for (int i = 0; i < kMostWakes; ++i) {
+      if (!read_frames(index) || alive.expired()) break;
+    }
+    if (alive.expired()) return;
+  }
+}
+
+bool PacketAccessPlane::read_frames(std::size_t index) {
   const std::weak_ptr<bool> alive = alive_;
   for (int i = 0; i < kFramesPerWake; ++i) {
     Port& port = *ports_[index];
-    if (port.socket == nullptr) return;
+    if (port.socket == nullptr) return false;
     iovec vector{.iov_base = buffer_.data(), .iov_len = buffer_.size()};
     alignas(cmsghdr) std::array<char, 256> control;
     msghdr message{};
@@ -401,7 +416,7 @@ void PacketAccessPlane::read_frames(std::size_t index) {
     const ssize_t size = recvmsg(port.socket->native_handle(), &message, 0);
     // ENETDOWN tells once that the interface went down; the link monitor tells so too.
     if (size < 0 && (errno == EINTR || errno == ENETDOWN)) continue;
-    if (size < 0) return;
+    if (size < 0) return false;
     SystemTime at = system_now();
     for (cmsghdr* c = CMSG_FIRSTHDR(&message); c != nullptr; c = CMSG_NXTHDR(&message, c)) {
       if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_TIMESTAMPNS) continue;
@@ -410,8 +425,9 @@ void PacketAccessPlane::read_frames(std::size_t index) {
       at = SystemTime(seconds(stamp.tv_sec) + std::chrono::nanoseconds(stamp.tv_nsec));
     }
     on_frame(index, std::span(buffer_).first(static_cast<std::size_t>(size)), at);
-    if (alive.expired()) return;
+    if (alive.expired()) return false;
   }
+  return true;
 }
 
 void PacketAccessPlane::discard_frames(Port& port) {
@@ -699,6 +715,11 @@ void PacketAccessPlane::probe(const LinkLayerAddress& mn, const Ipv6Address& lin
 }
 
 void PacketAccessPlane::ask(const LinkLayerAddress& mn) {
+  if (questions_.at(mn)->probes == kMaxProbes) {
+    const std::weak_ptr<bool> alive = alive_;
+    read_all_frames();
+    if (alive.expired() || !questions_.contains(mn)) return;
+  }
   Question& question = *questions_.at(mn);
   if (question.probes++ == kMaxProbes) {
     const auto served = served_.find(mn);
@@ -747,14 +768,26 @@ void PacketAccessPlane::arm() {
 void PacketAccessPlane::on_timer() {
   const std::weak_ptr<bool> alive = alive_;
   const SteadyTime now = std::chrono::steady_clock::now();
+  bool all_read = false;
   while (!queue_.empty() && queue_.top().at <= now) {
     const Deadline deadline = queue_.top();
+    if (!all_read && deadline.served && is_last_probe_over(deadline.station.link_layer_address, now)) {
+      all_read = true;
+      read_all_frames();
+      if (alive.expired()) return;
+      continue;
+    }
     queue_.pop();
     run_deadline(deadline, now);
     if (alive.expired()) return;
   }
   armed_for_ = SteadyTime::max();
   arm();
+}
+
+bool PacketAccessPlane::is_last_probe_over(const LinkLayerAddress& mn, SteadyTime now) const {
+  const auto served = served_.find(mn);
+  return served != served_.end() && served->second.probes >= kMaxProbes && served->second.probe_at <= now;
 }
 
 void PacketAccessPlane::run_deadline(const Deadline& deadline, SteadyTime now) {

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <chrono>
+#include <iterator>
 #include <utility>
 #include <vector>
 
+#include "boost/asio/post.hpp"
 #include "common/log.h"
 #include "common/time.h"
 
@@ -19,6 +21,11 @@ constexpr auto kLastRetry = 2000ms;
 constexpr auto kRefusalPause = 2000ms;
 // Attachments that wait for the LM, so that invented addresses on an access link cannot fill the memory.
 constexpr std::size_t kMostPendingAttaches = 10'000;
+// Further ones wait for the answers to these, and tell their age when they are sent: what waits on its way is given up
+// and sent anew.
+constexpr std::size_t kMostAttachesInFlight = 256;
+// So that what waits for its turn meanwhile, such as frames, does not wait long.
+constexpr std::size_t kMostCommitsTogether = 256;
 
 std::string generation_text(const v1::Generation& generation) {
   return fmt::format("{}.{}", generation.epoch(), generation.revision());
@@ -177,6 +184,7 @@ void Controller::on_snapshot(const LmClient::Snapshot& snapshot) {
   prefixes_of_mn_.clear();
   withheld_.clear();
   commit_.clear();
+  commits_.clear();
   std::set<Ipv6Prefix> known;
   std::set<Ipv6Prefix> told;
   for (const auto& binding : snapshot.bindings) {
@@ -321,11 +329,13 @@ void Controller::hand_on_snapshot(const v1::Welcome& welcome) {
   if (activity_ != nullptr) activity_->take_snapshot(welcome, records);
 }
 
-// Once one of its prefixes is delivered here, the MN may send here from all of them.
-void Controller::guard_commit(const std::vector<v1::Record>& commit) {
-  if (guard_ == nullptr || commit.size() < 2) return;
+// Before an MN hears of this AR, and so sends to it. Once one of its prefixes is delivered here, the MN may send here
+// from all of them.
+void Controller::guard_records(const std::vector<v1::Record>& records) {
+  if (guard_ == nullptr) return;
   std::map<Ipv6Prefix, const v1::Binding*> bindings;
-  for (const auto& record : commit) {
+  for (const auto& record : records) {
+    if (!record.has_binding()) continue;
     const auto& binding = record.binding();
     const auto prefix = Ipv6Prefix::parse(binding.prefix());
     if (!prefix.ok()) continue;
@@ -333,7 +343,7 @@ void Controller::guard_commit(const std::vector<v1::Record>& commit) {
     if (found != entries_.end() && ignores(found->second, binding)) continue;
     bindings[*prefix] = &binding;
   }
-  guard_->take(bindings);
+  if (!bindings.empty()) guard_->take(bindings);
 }
 
 bool Controller::ignores(const Entry& entry, const v1::Binding& binding) const {
@@ -367,29 +377,59 @@ void Controller::on_record(const v1::Record& record) {
   if (injector_ == nullptr) return;
   commit_.push_back(record);
   if (record.more()) return;
-  const auto commit = std::exchange(commit_, {});
-  guard_commit(commit);
-  for (const auto& one : commit) {
-    if (one.has_binding()) {
-      take(one.binding());
-      changed_mns_.insert(one.binding().mn_id());
-    } else if (one.has_forget()) {
-      if (const auto prefix = Ipv6Prefix::parse(one.forget().prefix()); prefix.ok()) drop(*prefix);
+  commits_.push_back(std::exchange(commit_, {}));
+  if (commits_.size() > 1) return;
+  boost::asio::post(executor_, [this, alive = alive_] {
+    if (*alive) take_records();
+  });
+}
+
+void Controller::take_records() {
+  std::vector<v1::Record> together;
+  std::size_t taken = 0;
+  for (; taken < commits_.size() && taken < kMostCommitsTogether; ++taken) {
+    auto& commit = commits_[taken];
+    const bool forgets = std::any_of(commit.begin(), commit.end(), [](const auto& r) { return r.has_forget(); });
+    // What comes before it, may not undo it.
+    if (forgets) take_commits(std::exchange(together, {}));
+    std::move(commit.begin(), commit.end(), std::back_inserter(together));
+    if (forgets) take_commits(std::exchange(together, {}));
+  }
+  take_commits(together);
+  commits_.erase(commits_.begin(), commits_.begin() + static_cast<std::ptrdiff_t>(taken));
+  if (commits_.empty()) return;
+  boost::asio::post(executor_, [this, alive = alive_] {
+    if (*alive) take_records();
+  });
+}
+
+void Controller::take_commits(const std::vector<v1::Record>& records) {
+  guard_records(records);
+  std::set<Ipv6Prefix> taken;
+  for (const auto& record : records) {
+    const auto prefix = Ipv6Prefix::parse(record.has_forget() ? record.forget().prefix() : record.binding().prefix());
+    if (record.has_binding()) {
+      if (take(record.binding())) taken.insert(*prefix);
+      changed_mns_.insert(record.binding().mn_id());
+    } else if (record.has_forget() && prefix.ok()) {
+      taken.erase(*prefix);
+      drop(*prefix);
     }
   }
+  reconcile_all(taken);
   for (const auto& mn_id : std::exchange(changed_mns_, {})) refresh_mn(mn_id);
 }
 
-void Controller::take(const v1::Binding& binding) {
+bool Controller::take(const v1::Binding& binding) {
   const auto prefix = Ipv6Prefix::parse(binding.prefix());
   if (!prefix.ok()) {
     log_error("record_invalid", "prefix", binding.prefix(), "error", prefix.status().ToString());
-    return;
+    return false;
   }
   auto& entry = entries_[*prefix];
   if (ignores(entry, binding)) {
     if (entry.kept) withheld_[*prefix] = binding;
-    return;
+    return false;
   }
   entry.kept = false;
   withheld_.erase(*prefix);
@@ -405,10 +445,8 @@ void Controller::take(const v1::Binding& binding) {
   }
   entry.record = binding;
   prefixes_of_mn_[binding.mn_id()].insert(*prefix);
-  // Before the MN hears of this AR, and so sends to it.
-  if (guard_ != nullptr) guard_->take({{*prefix, &binding}});
   if (activity_ != nullptr) activity_->take(*prefix, binding);
-  reconcile(*prefix, entry);
+  return true;
 }
 
 void Controller::drop(const Ipv6Prefix& prefix) {
@@ -509,6 +547,29 @@ bool Controller::delivering(const Entry& entry) const {
 void Controller::reconcile(const Ipv6Prefix& prefix, Entry& entry) {
   if (entry.kept) return;
   reconcile_forwarding(prefix, entry);
+  reconcile_rest(prefix, entry);
+}
+
+void Controller::reconcile_all(const std::set<Ipv6Prefix>& prefixes) {
+  std::vector<ForwardingPlane::Change> changes;
+  for (const auto& prefix : prefixes) {
+    const auto& entry = entries_.at(prefix);
+    auto change = entry.kept ? std::nullopt : forwarding_change(prefix, entry);
+    if (change) changes.push_back(*std::move(change));
+  }
+  if (!changes.empty()) {
+    const auto statuses = forwarding_.set_all(changes);
+    for (std::size_t i = 0; i < changes.size(); ++i) {
+      forwarding_changed(changes[i], entries_.at(changes[i].first), statuses[i]);
+    }
+  }
+  for (const auto& prefix : prefixes) {
+    auto& entry = entries_.at(prefix);
+    if (!entry.kept) reconcile_rest(prefix, entry);
+  }
+}
+
+void Controller::reconcile_rest(const Ipv6Prefix& prefix, Entry& entry) {
   reconcile_anchoring(prefix, entry);
   // What was withdrawn for good can be cleared now.
   if (releasing(entry)) reconcile_forwarding(prefix, entry);
@@ -516,16 +577,26 @@ void Controller::reconcile(const Ipv6Prefix& prefix, Entry& entry) {
 }
 
 void Controller::reconcile_forwarding(const Ipv6Prefix& prefix, Entry& entry) {
-  const auto route = route_of(entry);
+  const auto change = forwarding_change(prefix, entry);
+  if (change) forwarding_changed(*change, entry, forwarding_.set(prefix, change->second));
+}
+
+std::optional<ForwardingPlane::Change> Controller::forwarding_change(const Ipv6Prefix& prefix,
+                                                                     const Entry& entry) const {
+  auto route = route_of(entry);
   const bool bgp_only = !config_.redirection && entry.desired.forwarding.kind == Forwarding::Kind::kRedirect;
   if (!route) {
     // An AR that has to let go does so after FRR has withdrawn; one whose acknowledgements the LM has not seen yet
     // keeps what it has until something better is safe.
     const bool clear = (releasing(entry) && announces_nothing(entry)) || (bgp_only && entry.superseded);
-    if (!clear || (!entry.programmed && entry.confirmed)) return;
+    if (!clear || (!entry.programmed && entry.confirmed)) return std::nullopt;
   }
-  if (route == entry.programmed && entry.confirmed) return;
-  const auto status = forwarding_.set(prefix, route);
+  if (route == entry.programmed && entry.confirmed) return std::nullopt;
+  return ForwardingPlane::Change(prefix, std::move(route));
+}
+
+void Controller::forwarding_changed(const ForwardingPlane::Change& change, Entry& entry, const absl::Status& status) {
+  const auto& [prefix, route] = change;
   entry.requested = route;
   entry.confirmed = status.ok();
   if (!status.ok()) {
@@ -782,7 +853,10 @@ void Controller::on_arrival(const Arrival& arrival) {
     if (!moved_on_link) return;
   }
   arrivals_.Increment();
-  log_info("arrival", "mn", mn_id, "interface", arrival.interface, "trigger", v1::Trigger_Name(arrival.trigger));
+  // It goes on soliciting while it waits.
+  if (!pending_attaches_.contains(arrival.link_layer_address)) {
+    log_info("arrival", "mn", mn_id, "interface", arrival.interface, "trigger", v1::Trigger_Name(arrival.trigger));
+  }
   start_attach(arrival);
 }
 
@@ -841,6 +915,10 @@ bool Controller::is_authenticated(const Arrival& arrival) const {
 
 void Controller::send_attach(const LinkLayerAddress& mn) {
   auto& pending = pending_attaches_.at(mn);
+  if (attaches_in_flight_ >= kMostAttachesInFlight) {
+    if (!std::exchange(pending.waits, true)) waiting_attaches_.push_back(mn);
+    return;
+  }
   const auto& arrival = pending.arrival;
   v1::AttachRequest request;
   request.set_ar(config_.name);
@@ -864,9 +942,23 @@ void Controller::send_attach(const LinkLayerAddress& mn) {
   pending.authenticated = request.authenticated();
   pending.sequence = sequence_;
   pending.timer->cancel();
+  ++attaches_in_flight_;
   lm_.attach(request, [this, mn, sequence = sequence_, alive = alive_](const absl::Status& status) {
-    if (*alive) attach_done(mn, sequence, status);
+    if (!*alive) return;
+    --attaches_in_flight_;
+    attach_done(mn, sequence, status);
+    send_waiting_attaches();
   });
+}
+
+void Controller::send_waiting_attaches() {
+  while (!waiting_attaches_.empty() && attaches_in_flight_ < kMostAttachesInFlight) {
+    const LinkLayerAddress mn = waiting_attaches_.front();
+    waiting_attaches_.pop_front();
+    const auto pending = pending_attaches_.find(mn);
+    if (pending == pending_attaches_.end() || !std::exchange(pending->second.waits, false)) continue;
+    if (!pending->second.in_flight) send_attach(mn);
+  }
 }
 
 void Controller::attach_done(const LinkLayerAddress& mn, std::uint64_t sequence, const absl::Status& status) {

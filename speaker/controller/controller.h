@@ -106,6 +106,8 @@ class Controller {
     bool recovery = false;
     // It has left; only what it was served with is told, and that it has left.
     bool departed = false;
+    // Until fewer are under way.
+    bool waits = false;
     // Waits to be asked whether it is there; has been asked.
     bool queued = false;
     bool asked = false;
@@ -124,7 +126,11 @@ class Controller {
   void on_connection(const absl::Status& status);
   void on_snapshot(const LmClient::Snapshot& snapshot);
   void on_record(const v1::Record& record);
-  void take(const v1::Binding& binding);
+  // All that has come meanwhile: kernel and packet filter take many changes for little more than one.
+  void take_records();
+  void take_commits(const std::vector<v1::Record>& records);
+  // False: it is ignored.
+  bool take(const v1::Binding& binding);
   void drop(const Ipv6Prefix& prefix);
 
   // From the planes.
@@ -140,13 +146,19 @@ class Controller {
   void log_refusal(const LinkLayerAddress& mn, const absl::Status& status);
   // To the guard and the reporter.
   void hand_on_snapshot(const v1::Welcome& welcome);
-  void guard_commit(const std::vector<v1::Record>& commit);
+  void guard_records(const std::vector<v1::Record>& records);
   // It is older than what is known, or has to wait until the recovery is over.
   bool ignores(const Entry& entry, const v1::Binding& binding) const;
 
   // Drives the planes towards what is desired for one prefix, and acknowledges what is reached.
   void reconcile(const Ipv6Prefix& prefix, Entry& entry);
   void reconcile_forwarding(const Ipv6Prefix& prefix, Entry& entry);
+  // The forwarding of all of these, and then the rest of each.
+  void reconcile_all(const std::set<Ipv6Prefix>& prefixes);
+  void reconcile_rest(const Ipv6Prefix& prefix, Entry& entry);
+  // What the forwarding plane has to be asked for, if anything.
+  std::optional<ForwardingPlane::Change> forwarding_change(const Ipv6Prefix& prefix, const Entry& entry) const;
+  void forwarding_changed(const ForwardingPlane::Change& change, Entry& entry, const absl::Status& status);
   void reconcile_anchoring(const Ipv6Prefix& prefix, Entry& entry);
   void acknowledge(const Ipv6Prefix& prefix, Entry& entry);
   void send_ack(const Ipv6Prefix& prefix, Entry& entry, v1::Stage stage, const std::string& redirects_to = {},
@@ -175,6 +187,7 @@ class Controller {
 
   void start_attach(const Arrival& arrival);
   void send_attach(const LinkLayerAddress& mn);
+  void send_waiting_attaches();
   bool is_authenticated(const Arrival& arrival) const;
   // MNs that are attached elsewhere, and of which an earlier run of the speaker knew whether they had left.
   void hold_back_those_elsewhere(const std::set<Ipv6Prefix>& known);
@@ -239,9 +252,14 @@ class Controller {
   std::set<LinkLayerAddress> served_;
   // Of a commit that is not complete yet.
   std::vector<v1::Record> commit_;
+  // Complete and not taken yet.
+  std::deque<std::vector<v1::Record>> commits_;
   // MNs to be served or released once its records have been taken.
   std::set<std::string> changed_mns_;
   std::map<LinkLayerAddress, PendingAttach> pending_attaches_;
+  std::size_t attaches_in_flight_ = 0;
+  // In the order in which they came.
+  std::deque<LinkLayerAddress> waiting_attaches_;
   // Attachments wait for it: it tells which of them are known to be old.
   bool snapshot_taken_ = false;
   // Since the last snapshot.

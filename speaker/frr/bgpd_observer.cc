@@ -2,6 +2,7 @@
 #include <chrono>
 #include <map>
 #include <optional>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -23,6 +24,11 @@ using std::chrono::steady_clock;
 
 constexpr milliseconds kFirstInterval{5};
 constexpr milliseconds kLongestInterval{250};
+// Many questions are asked less often each, so that bgpd has time for what is asked about: kernel notices say when an
+// answer may have changed.
+constexpr std::chrono::microseconds kIntervalPerQuestion{200};
+// Under way at one time.
+constexpr int kMostAsked = 16;
 constexpr milliseconds kFirstReconnect{50};
 constexpr milliseconds kLongestReconnect{200};
 // Cheap, and answered by every bgpd.
@@ -45,7 +51,7 @@ class BgpdObserver : public BestPathObserver {
   void watch(const Ipv6Prefix& prefix, const Ipv6Address& successor, std::uint32_t local_preference) override {
     auto& question = questions_[prefix];
     question.successor = Successor{successor, local_preference};
-    hurry(question);
+    begin(prefix, question);
     listen();
     wake();
   }
@@ -59,8 +65,9 @@ class BgpdObserver : public BestPathObserver {
 
   void await_withdrawal(const Ipv6Prefix& prefix, std::uint32_t levels) override {
     auto& question = questions_[prefix];
+    doubt_announcement(prefix, question);
     question.withdrawal = Withdrawal{levels, steady_clock::now(), false, std::nullopt};
-    hurry(question);
+    begin(prefix, question);
     listen();
     wake();
   }
@@ -68,6 +75,7 @@ class BgpdObserver : public BestPathObserver {
   void forget_withdrawal(const Ipv6Prefix& prefix) override {
     const auto question = questions_.find(prefix);
     if (question == questions_.end()) return;
+    doubt_announcement(prefix, question->second);
     question->second.withdrawal.reset();
     drop_if_answered(question);
     report_health();
@@ -99,7 +107,10 @@ class BgpdObserver : public BestPathObserver {
   using Questions = std::map<Ipv6Prefix, Question>;
 
   void drop_if_answered(Questions::iterator question) {
-    if (!question->second.successor && !question->second.withdrawal) questions_.erase(question);
+    if (!question->second.successor && !question->second.withdrawal) {
+      due_.erase({question->second.due, question->first});
+      questions_.erase(question);
+    }
     listen();
   }
 
@@ -120,19 +131,42 @@ class BgpdObserver : public BestPathObserver {
     notices_->on_route = [this](const Ipv6Prefix& prefix) {
       const auto found = questions_.find(prefix);
       if (found == questions_.end()) return;
-      hurry(found->second);
+      hurry(prefix, found->second);
       wake();
     };
     notices_->on_overrun = [this] {
-      for (auto& [prefix, question] : questions_) hurry(question);
+      for (auto& [prefix, question] : questions_) hurry(prefix, question);
       wake();
     };
   }
 
+  milliseconds least_interval() const {
+    return std::chrono::duration_cast<milliseconds>(questions_.size() * kIntervalPerQuestion);
+  }
+
+  // One of many is not asked at once: its successor has hardly announced it yet, and what this AR forwards goes first.
+  void begin(const Ipv6Prefix& prefix, Question& question) {
+    hurry(prefix, question);
+    set_due(prefix, question, steady_clock::now() + least_interval());
+  }
+
   // bgpd may be about to change its mind: begin with short intervals again.
-  static void hurry(Question& question) {
-    question.due = steady_clock::now();
+  void hurry(const Ipv6Prefix& prefix, Question& question) {
+    set_due(prefix, question, steady_clock::now());
     question.interval = kFirstInterval;
+  }
+
+  void set_due(const Ipv6Prefix& prefix, Question& question, steady_clock::time_point due) {
+    due_.erase({question.due, prefix});
+    question.due = due;
+    due_.emplace(due, prefix);
+  }
+
+  // That bgpd goes on announcing it is not known (any more).
+  void doubt_announcement(const Ipv6Prefix& prefix, Question& question) {
+    if (!question.withdrawal || !question.withdrawal->announced_since) return;
+    announced_.erase({*question.withdrawal->announced_since, prefix});
+    question.withdrawal->announced_since.reset();
   }
 
   void wake() {
@@ -144,10 +178,11 @@ class BgpdObserver : public BestPathObserver {
                       }));
   }
 
-  // Does the next thing that is due, if nothing is under way.
+  // Does what is due. What may change all answers is asked for alone.
   void step() {
-    if (asking_) return;
+    if (asking_alone_) return;
     if (in_doubt_ || !vty_status_.has_value() || !vty_status_->ok()) {
+      if (asked_ > 0) return;
       if (steady_clock::now() >= next_connect_) {
         ask_whether_alive();
       } else {
@@ -155,20 +190,17 @@ class BgpdObserver : public BestPathObserver {
       }
       return;
     }
-    if (questions_.empty()) {
-      timer_.cancel();
-      return;
+    const auto now = steady_clock::now();
+    while (!due_.empty() && asked_ < kMostAsked) {
+      // One answer about the neighbours does for all prefixes that were due with the first one.
+      if (sessions_due_ && *sessions_due_ <= due_.begin()->first) {
+        if (asked_ == 0) ask_about_sessions();
+        return;
+      }
+      if (due_.begin()->first > now) return step_at(due_.begin()->first);
+      ask_about(Ipv6Prefix(due_.begin()->second));
     }
-    const auto next = std::min_element(questions_.begin(), questions_.end(),
-                                       [](const auto& a, const auto& b) { return a.second.due < b.second.due; });
-    // One answer about the neighbours does for all prefixes that were due with the first one.
-    if (sessions_due_ && *sessions_due_ <= next->second.due) {
-      ask_about_sessions();
-    } else if (next->second.due <= steady_clock::now()) {
-      ask_about(next->first);
-    } else {
-      step_at(next->second.due);
-    }
+    if (due_.empty()) timer_.cancel();
   }
 
   void step_at(steady_clock::time_point time) {
@@ -179,21 +211,23 @@ class BgpdObserver : public BestPathObserver {
   }
 
   void ask_whether_alive() {
-    asking_ = true;
+    asking_alone_ = true;
     vty_->ask(kProbe, [this](const absl::StatusOr<VtyReply>& reply) {
-      asking_ = false;
+      asking_alone_ = false;
       judge_health(reply.status());
       step();
     });
   }
 
   void ask_about(const Ipv6Prefix& prefix) {
-    asking_ = true;
-    Question& question = questions_[prefix];
-    question.due = steady_clock::now() + question.interval;
+    ++asked_;
+    Question& question = questions_.at(prefix);
+    set_due(prefix, question, steady_clock::now() + std::max(question.interval, least_interval()));
     question.interval = std::min(question.interval * 3 / 2, kLongestInterval);
     vty_->ask(paths_command(prefix), [this, prefix](const absl::StatusOr<VtyReply>& reply) {
-      asking_ = false;
+      --asked_;
+      // A connection that ends takes all along that is under way: the last one tells.
+      if (!reply.ok() && asked_ > 0) return;
       judge_health(reply.status());
       if (reply.ok()) judge(prefix, *reply);
       step();
@@ -207,7 +241,7 @@ class BgpdObserver : public BestPathObserver {
       return conclude_overdue();
     }
     if (const auto found = questions_.find(prefix); found != questions_.end() && found->second.withdrawal) {
-      judge_withdrawal(*found->second.withdrawal, *paths);
+      judge_withdrawal(prefix, found->second, *paths);
       report_health();
     }
     // Its callback may ask for anything.
@@ -224,24 +258,27 @@ class BgpdObserver : public BestPathObserver {
     if (on_superseded) on_superseded(prefix);
   }
 
-  void judge_withdrawal(Withdrawal& withdrawal, const Paths& paths) {
+  void judge_withdrawal(const Ipv6Prefix& prefix, Question& question, const Paths& paths) {
     const auto now = steady_clock::now();
+    Withdrawal& withdrawal = *question.withdrawal;
     withdrawal.absent = std::none_of(paths.own_tags.begin(), paths.own_tags.end(),
                                      [&](std::uint32_t tag) { return tag > 0 && tag <= withdrawal.levels; });
     if (withdrawal.absent) {
-      withdrawal.announced_since.reset();
+      doubt_announcement(prefix, question);
       if (!sessions_due_) sessions_due_ = now;
     } else {
       withdrawal.quiet_since = now;
-      if (!withdrawal.announced_since) withdrawal.announced_since = now;
+      if (withdrawal.announced_since) return;
+      withdrawal.announced_since = now;
+      announced_.emplace(now, prefix);
     }
   }
 
   void ask_about_sessions() {
-    asking_ = true;
+    asking_alone_ = true;
     sessions_due_.reset();
     vty_->ask(sessions_command(), [this](const absl::StatusOr<VtyReply>& reply) {
-      asking_ = false;
+      asking_alone_ = false;
       judge_health(reply.status());
       if (reply.ok()) judge_sessions(*reply);
       step();
@@ -316,15 +353,10 @@ class BgpdObserver : public BestPathObserver {
   }
 
   absl::Status check_announcements() const {
-    for (const auto& [prefix, question] : questions_) {
-      const auto& withdrawal = question.withdrawal;
-      if (!withdrawal || !withdrawal->announced_since) continue;
-      if (steady_clock::now() - *withdrawal->announced_since < stale_time_) continue;
-      return absl::FailedPreconditionError(
-          absl::StrCat("bgpd goes on announcing ", prefix.to_string(),
-                       ", whose route here is gone: if that lasts, restart all of FRR here"));
-    }
-    return absl::OkStatus();
+    if (announced_.empty() || steady_clock::now() - announced_.begin()->first < stale_time_) return absl::OkStatus();
+    return absl::FailedPreconditionError(
+        absl::StrCat("bgpd goes on announcing ", announced_.begin()->second.to_string(),
+                     ", whose route here is gone: if that lasts, restart all of FRR here"));
   }
 
   boost::asio::any_io_executor executor_;
@@ -334,10 +366,17 @@ class BgpdObserver : public BestPathObserver {
   std::unique_ptr<RouteNotices> notices_;
   boost::asio::steady_timer timer_;
   Questions questions_;
+  // The same, by when each is to be asked next.
+  std::set<std::pair<steady_clock::time_point, Ipv6Prefix>> due_;
+  // Those withdrawals whose path bgpd still has, by since when.
+  std::set<std::pair<steady_clock::time_point, Ipv6Prefix>> announced_;
   // The neighbours have to be asked for.
   std::optional<steady_clock::time_point> sessions_due_;
   bool waking_ = false;
-  bool asking_ = false;
+  // About prefixes.
+  int asked_ = 0;
+  // About something else: nothing is asked beside it.
+  bool asking_alone_ = false;
   // The connection has ended since the last answer.
   bool in_doubt_ = false;
   // None before the first answer.

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <chrono>
+#include <deque>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -33,20 +34,14 @@ class SocketVtyClient : public VtyClient {
   ~SocketVtyClient() override { close(); }
 
   void ask(std::string command, Done done) override {
-    done_ = std::move(done);
-    request_ = std::move(command);
-    request_.push_back('\0');
-    timer_.expires_after(kAnswerWithin);
-    timer_.async_wait(guarded_([this](const boost::system::error_code& error) {
-      if (!error && done_) {
-        fail(absl::DeadlineExceededError(
-            absl::StrCat(daemon_, " does not answer at ", path_, ": if it hangs, restart it")));
-      }
-    }));
-    if (connection_ != nullptr) {
-      send();
-    } else {
+    waiting_.push_back({std::move(done), std::chrono::steady_clock::now() + kAnswerWithin});
+    if (waiting_.size() == 1) wait_for_answer();
+    commands_ += command;
+    commands_.push_back('\0');
+    if (connection_ == nullptr) {
       connect();
+    } else {
+      send();
     }
   }
 
@@ -55,9 +50,27 @@ class SocketVtyClient : public VtyClient {
     explicit Connection(const boost::asio::any_io_executor& executor) : socket(executor) {}
     stream_protocol::socket socket;
     std::array<char, 16384> buffer{};
+    // What is being written; empty: nothing.
     std::string request;
     VtyDecoder decoder{kMaxReply};
+    bool connected = false;
   };
+
+  struct Waiting {
+    Done done;
+    std::chrono::steady_clock::time_point until;
+  };
+
+  // For the first of those that wait.
+  void wait_for_answer() {
+    timer_.expires_at(waiting_.front().until);
+    timer_.async_wait(guarded_([this](const boost::system::error_code& error) {
+      if (error || waiting_.empty()) return;
+      if (std::chrono::steady_clock::now() < waiting_.front().until) return wait_for_answer();
+      fail(absl::DeadlineExceededError(
+          absl::StrCat(daemon_, " does not answer at ", path_, ": if it hangs, restart it")));
+    }));
+  }
 
   void connect() {
     connection_ = std::make_shared<Connection>(executor_);
@@ -69,6 +82,7 @@ class SocketVtyClient : public VtyClient {
             fail(explain(error));
             return;
           }
+          connection->connected = true;
           receive();
           send();
         }));
@@ -85,13 +99,18 @@ class SocketVtyClient : public VtyClient {
                                                                    : absl::UnavailableError(text);
   }
 
+  // All that was asked since the last write.
   void send() {
-    connection_->request = std::move(request_);
-    connection_->decoder = VtyDecoder(kMaxReply);
-    boost::asio::async_write(connection_->socket, boost::asio::buffer(connection_->request),
-                             guarded_([connection = connection_](const boost::system::error_code&, std::size_t) {
-                               // The pending receive tells of errors.
-                             }));
+    if (!connection_->connected || !connection_->request.empty() || commands_.empty()) return;
+    connection_->request = std::exchange(commands_, {});
+    boost::asio::async_write(
+        connection_->socket, boost::asio::buffer(connection_->request),
+        guarded_([this, connection = connection_](const boost::system::error_code& error, std::size_t) {
+          // The pending receive tells of errors.
+          if (error || connection_ != connection) return;
+          connection->request.clear();
+          send();
+        }));
   }
 
   void receive() {
@@ -104,14 +123,22 @@ class SocketVtyClient : public VtyClient {
                 absl::StrCat(daemon_, " closed its connection at ", path_, ": if it has ended, start it")));
             return;
           }
-          absl::StatusOr<std::optional<VtyReply>> reply =
+          absl::StatusOr<std::vector<VtyReply>> replies =
               connection->decoder.feed(std::string_view(connection->buffer.data(), size));
-          if (!reply.ok()) {
-            fail(absl::Status(reply.status().code(), absl::StrCat(path_, ": ", reply.status().message())));
+          if (!replies.ok()) {
+            fail(absl::Status(replies.status().code(), absl::StrCat(path_, ": ", replies.status().message())));
             return;
           }
+          for (VtyReply& reply : *replies) {
+            if (waiting_.empty()) {
+              fail(absl::InvalidArgumentError(absl::StrCat(path_, ": more replies than commands")));
+              return;
+            }
+            answer(std::move(reply));
+            // Its receiver may have done anything.
+            if (connection_ != connection) return;
+          }
           receive();
-          if (reply->has_value()) answer(**std::move(reply));
         }));
   }
 
@@ -124,16 +151,19 @@ class SocketVtyClient : public VtyClient {
 
   void fail(absl::Status status) {
     close();
-    answer(std::move(status));
+    timer_.cancel();
+    commands_.clear();
+    const auto waiting = std::exchange(waiting_, {});
+    if (waiting.empty() && on_closed) return on_closed();
+    // What they ask next is of the next connection.
+    for (const Waiting& one : waiting) one.done(status);
   }
 
-  void answer(absl::StatusOr<VtyReply> reply) {
-    timer_.cancel();
-    if (Done done = std::exchange(done_, nullptr)) {
-      done(std::move(reply));
-    } else if (connection_ == nullptr && on_closed) {
-      on_closed();
-    }
+  void answer(VtyReply reply) {
+    const Done done = std::move(waiting_.front().done);
+    waiting_.pop_front();
+    if (waiting_.empty()) timer_.cancel();
+    done(std::move(reply));
   }
 
   boost::asio::any_io_executor executor_;
@@ -142,18 +172,18 @@ class SocketVtyClient : public VtyClient {
   Guard guarded_;
   std::shared_ptr<Connection> connection_;
   boost::asio::steady_timer timer_;
-  std::string request_;
-  Done done_;
+  // Not written yet.
+  std::string commands_;
+  std::deque<Waiting> waiting_;
 };
 
 }  // namespace
 
-absl::StatusOr<std::optional<VtyReply>> VtyDecoder::feed(std::string_view bytes) {
-  std::optional<VtyReply> reply;
+absl::StatusOr<std::vector<VtyReply>> VtyDecoder::feed(std::string_view bytes) {
+  std::vector<VtyReply> replies;
   for (const char byte : bytes) {
-    if (reply.has_value()) return absl::InvalidArgumentError("bytes after the end of a reply");
     if (nuls_ == kNulsBeforeStatus) {
-      reply = VtyReply{std::exchange(text_, {}), static_cast<std::uint8_t>(byte)};
+      replies.push_back({std::exchange(text_, {}), static_cast<std::uint8_t>(byte)});
       nuls_ = 0;
     } else if (byte == '\0') {
       ++nuls_;
@@ -165,7 +195,7 @@ absl::StatusOr<std::optional<VtyReply>> VtyDecoder::feed(std::string_view bytes)
       text_.push_back(byte);
     }
   }
-  return reply;
+  return replies;
 }
 
 std::unique_ptr<VtyClient> make_vty_client(boost::asio::any_io_executor executor, std::string directory,

@@ -8,9 +8,9 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "boost/asio/any_io_executor.hpp"
@@ -28,9 +28,9 @@ class VtyDecoder {
  public:
   explicit VtyDecoder(std::size_t max_bytes) : max_bytes_(max_bytes) {}
 
-  // The reply that `bytes` complete, if they do. InvalidArgument when they are no reply or there is more after it (one
-  // command at a time), ResourceExhausted when the reply is too large; the decoder is of no use after an error.
-  absl::StatusOr<std::optional<VtyReply>> feed(std::string_view bytes);
+  // The replies that `bytes` complete. InvalidArgument when they are no reply, ResourceExhausted when one is too large;
+  // the decoder is of no use after an error.
+  absl::StatusOr<std::vector<VtyReply>> feed(std::string_view bytes);
 
  private:
   std::size_t max_bytes_;
@@ -45,9 +45,10 @@ class VtyClient {
 
   virtual ~VtyClient() = default;
 
-  // Connects first if need be; the connection is kept. One at a time. `done` is not called before ask() returns.
+  // Connects first if need be; the connection is kept. Commands are answered in their order; several may be under way,
+  // so that neither side waits for the other's wake-up between two of them. `done` is not called before ask() returns.
   // Errors: NotFound, PermissionDenied, Unavailable, DeadlineExceeded (the daemon does not answer) and those of
-  // VtyDecoder; all say what to do.
+  // VtyDecoder; all say what to do, and all that is under way ends with them.
   virtual void ask(std::string command, Done done) = 0;
 
   // The kept connection has ended while no command was under way.

@@ -11,6 +11,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -71,6 +72,14 @@ class ForwardingPlane {
   // has neither the old nor the new. OK only when the kernel has acknowledged and, to deliver, the link can send. On
   // error the desire is kept and retried; `on_programmed` then tells of success.
   virtual absl::Status set(const Ipv6Prefix& prefix, const std::optional<Route>& route) = 0;
+
+  // The same for several prefixes, each once, which costs less than one after the other; the status of each.
+  using Change = std::pair<Ipv6Prefix, std::optional<Route>>;
+  virtual std::vector<absl::Status> set_all(const std::vector<Change>& changes) {
+    std::vector<absl::Status> statuses;
+    for (const auto& [prefix, route] : changes) statuses.push_back(set(prefix, route));
+    return statuses;
+  }
 
   // What the kernel holds for the prefix, also of an earlier run; without the MN's link-layer address.
   virtual std::optional<Route> held(const Ipv6Prefix& prefix) const = 0;

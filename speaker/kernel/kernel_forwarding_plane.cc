@@ -249,25 +249,39 @@ absl::Status KernelForwardingPlane::ensure_identity() {
 }
 
 absl::Status KernelForwardingPlane::set(const Ipv6Prefix& prefix, const std::optional<Route>& route) {
-  if (route) {
-    desired_[prefix] = *route;
-  } else {
-    desired_.erase(prefix);
+  return set_all({{prefix, route}}).front();
+}
+
+std::vector<absl::Status> KernelForwardingPlane::set_all(const std::vector<Change>& changes) {
+  std::vector<Ipv6Prefix> prefixes;
+  for (const auto& [prefix, route] : changes) {
+    prefixes.push_back(prefix);
+    if (route) {
+      desired_[prefix] = *route;
+    } else {
+      desired_.erase(prefix);
+    }
   }
-  const auto failures = program({prefix});
-  awaiting_link_.erase(prefix);
-  if (failures.empty()) {
+  const auto failures = program(prefixes);
+  std::vector<absl::Status> statuses;
+  for (const auto& [prefix, route] : changes) {
+    awaiting_link_.erase(prefix);
+    if (const auto failed = failures.find(prefix); failed != failures.end()) {
+      pending_[prefix] = true;
+      statuses.push_back(failed->second);
+      continue;
+    }
     pending_.erase(prefix);
     if (route && route->kind == Kind::kDeliver && !access_interfaces_[route->interface].running) {
       awaiting_link_.insert(prefix);
-      return absl::UnavailableError(
-          absl::StrCat("the route is programmed, but ", route->interface, " cannot send yet: its link is coming up"));
+      statuses.push_back(absl::UnavailableError(
+          absl::StrCat("the route is programmed, but ", route->interface, " cannot send yet: its link is coming up")));
+      continue;
     }
-    return absl::OkStatus();
+    statuses.emplace_back();
   }
-  pending_[prefix] = true;
-  schedule_repair(kFirstBackoff);
-  return failures.begin()->second;
+  if (!failures.empty()) schedule_repair(kFirstBackoff);
+  return statuses;
 }
 
 std::optional<Route> KernelForwardingPlane::held(const Ipv6Prefix& prefix) const {
@@ -894,7 +908,10 @@ void KernelForwardingPlane::repair() {
   if (all_done) {
     backoff_ = milliseconds(0);
   } else {
-    backoff_ = std::min(kLastBackoff, std::max(kFirstBackoff, backoff_ * 2));
+    // While some succeed, the rest is not what cannot be, but what comes too fast: the kernel lends memory for
+    // thousands of tunnels in a burst only bit by bit.
+    const bool progress = prefixes.size() > failures.size();
+    backoff_ = progress ? kFirstBackoff : std::min(kLastBackoff, std::max(kFirstBackoff, backoff_ * 2));
     schedule_repair(backoff_);
   }
   // Callbacks may call back, and may even end this object.

@@ -1,7 +1,8 @@
 // ForwardingPlane on the Linux kernel.
 //
 // Threading: as ForwardingPlane; made, called back and destroyed on the executor, and all of it in one network
-// namespace. Performance: one prefix is two to four acknowledged netlink messages; replace_all sends them in batches.
+// namespace. Performance: one prefix is two to four acknowledged netlink messages; set_all and replace_all send them in
+// batches.
 // Standards: RFC 8818 (FM-DP), RFC 2473, RFC 8754, RFC 8986, RFC 4861.
 //
 // What the kernel holds for a prefix P:
@@ -40,6 +41,7 @@ class KernelForwardingPlane final : public ForwardingPlane {
   absl::Status set_identity(const Ipv6Address& locator, const Ipv6Address& deliver_sid,
                             const Ipv6Address& uplink_sid) override;
   absl::Status set(const Ipv6Prefix& prefix, const std::optional<Route>& route) override;
+  std::vector<absl::Status> set_all(const std::vector<Change>& changes) override;
   std::optional<Route> held(const Ipv6Prefix& prefix) const override;
   absl::Status replace_all(const std::map<Ipv6Prefix, Route>& routes) override;
 

@@ -1,6 +1,8 @@
 // What bgpd and zebra answer over their vty sockets: replies are the same however they are cut, and any text may be in
 // them.
-#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "speaker/frr/best_path.h"
@@ -18,21 +20,25 @@ using kedge::speaker::VtyReply;
 constexpr std::size_t kMostBytes = 2000;
 
 struct Outcome {
-  std::optional<VtyReply> reply;
+  std::vector<VtyReply> replies;
   bool failed = false;
 };
 
-// Up to the first reply or error. `piece`: bytes at once.
+// Up to the first error. `piece`: bytes at once.
 Outcome decode(std::string_view bytes, std::size_t piece) {
   VtyDecoder decoder(kMostBytes);
+  Outcome outcome;
   while (!bytes.empty()) {
     const auto now = bytes.substr(0, piece);
     bytes.remove_prefix(now.size());
-    auto reply = decoder.feed(now);
-    if (!reply.ok()) return {std::nullopt, true};
-    if (*reply) return {*std::move(reply), !bytes.empty()};
+    auto replies = decoder.feed(now);
+    if (!replies.ok()) {
+      outcome.failed = true;
+      break;
+    }
+    for (auto& reply : *replies) outcome.replies.push_back(std::move(reply));
   }
-  return {};
+  return outcome;
 }
 
 }  // namespace
@@ -43,13 +49,15 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const std::string bytes = in.rest();
   const Outcome whole = decode(bytes, bytes.size());
   const Outcome cut = decode(bytes, piece);
-  // A reply with something behind it is one error when they come together, and an error of the next read when not.
+  require(cut.failed == whole.failed, "pieces make the same error");
   if (!whole.failed) {
-    require(!cut.failed && cut.reply.has_value() == whole.reply.has_value(), "pieces make the same reply");
-    if (whole.reply) require(cut.reply->text == whole.reply->text, "pieces make the same text");
+    require(cut.replies.size() == whole.replies.size(), "pieces make the same replies");
+    for (std::size_t i = 0; i < cut.replies.size(); ++i) {
+      require(cut.replies[i].text == whole.replies[i].text, "pieces make the same text");
+    }
   }
   const auto prefix = *kedge::Ipv6Prefix::parse("2001:db8:1:1::/64");
-  for (const std::string& text : {cut.reply ? cut.reply->text : std::string(), bytes}) {
+  for (const std::string& text : {cut.replies.empty() ? std::string() : cut.replies.back().text, bytes}) {
     require(text.size() <= size, "a reply is part of what came");
     const auto paths = kedge::speaker::parse_paths(prefix, text);
     if (paths.ok() && paths->best) require(!paths->best->next_hop.is_link_local(), "the next hop is a global one");

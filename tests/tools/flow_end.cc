@@ -198,15 +198,6 @@ std::uint64_t socket_buffer(int socket) {
   return static_cast<std::uint64_t>(value);
 }
 
-// CLOCK_MONOTONIC begins anew with each boot and is shifted by time namespaces.
-std::string clock_id() {
-  std::string boot;
-  std::getline(std::ifstream("/proc/sys/kernel/random/boot_id"), boot);
-  std::array<char, 64> target{};
-  const ssize_t length = readlink("/proc/self/ns/time", target.data(), target.size());
-  return absl::StrCat(boot, "/", std::string(target.data(), length > 0 ? static_cast<std::size_t>(length) : 0));
-}
-
 std::uint64_t random_flow() {
   std::random_device device;
   return static_cast<std::uint64_t>(device()) << 32 | device();
@@ -548,6 +539,14 @@ class SocketFlowEnd final : public FlowEnd {
 };
 
 }  // namespace
+
+std::string clock_id() {
+  std::string boot;
+  std::getline(std::ifstream("/proc/sys/kernel/random/boot_id"), boot);
+  std::array<char, 64> target{};
+  const ssize_t length = readlink("/proc/self/ns/time", target.data(), target.size());
+  return absl::StrCat(boot, "/", std::string(target.data(), length > 0 ? static_cast<std::size_t>(length) : 0));
+}
 
 absl::StatusOr<std::unique_ptr<FlowEnd>> FlowEnd::open(const EndOptions& options, std::stop_token stop) {
   if (absl::Status status = wait_for_address(options, stop); !status.ok()) return status;

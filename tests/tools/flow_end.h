@@ -55,4 +55,8 @@ class FlowEnd {
 // "2001:db8::1" without a port. For link-local addresses "fe80::1%eth0".
 std::string address_text(const sockaddr_in6& address);
 
+// The same at two ends means that their CLOCK_MONOTONIC is the same: it begins anew with each boot and is shifted by
+// time namespaces.
+std::string clock_id();
+
 }  // namespace kedge::tools

@@ -23,6 +23,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -474,6 +475,24 @@ TEST_F(AccessPlaneTest, LinkDownDepartsAllThatAreServedOnIt) {
     EXPECT_EQ(departure.interface, "acc0");
   }
   EXPECT_NE(departures_[0].link_layer_address, departures_[1].link_layer_address);
+}
+
+TEST_F(AccessPlaneTest, AnAnswerThatWaitsBehindMuchElseIsHeardBeforeAnMnIsGone) {
+  config_.probe_after = milliseconds(30);
+  config_.probe_interval = milliseconds(50);
+  use_fake_mn();
+  const Wire wire(*mn_, "port0");
+  wire.send(solicitation(kMnMac));
+  ASSERT_TRUE(heard(kMnMac));
+  plane_->serve(kMnMac, eui64_link_local(kMnMac), "acc0", {});
+  ASSERT_TRUE(until([&] { return plane_->counters().probes_sent >= 3; }));
+  for (int i = 0; i < 1000; ++i) wire.send(solicitation(LinkLayerAddress({2, 0, 0, 9, 0, 1})));
+  wire.send(solicitation(kMnMac));
+  // The executor is busy for longer than it waits for an answer.
+  std::this_thread::sleep_for(config_.probe_interval);
+  const auto heard_before = plane_->counters().frames_heard;
+  ASSERT_TRUE(until([&] { return plane_->counters().frames_heard >= heard_before + 1001; }));
+  EXPECT_TRUE(departures_.empty());
 }
 
 TEST_F(AccessPlaneTest, ASilentMnIsProbedThreeTimesAndDeparts) {

@@ -225,7 +225,13 @@ class ControllerTest : public ::testing::Test {
     v1::Record record;
     *record.mutable_binding() = binding;
     record.set_more(more);
+    deliver(record);
+  }
+
+  void deliver(const v1::Record& record) {
     lm_.on_record(record);
+    io_.restart();
+    io_.poll();
   }
 
   // FRR commits the removal, and bgpd follows it.
@@ -335,11 +341,77 @@ TEST_F(ControllerTest, AnMnIsLetInBeforeItHearsOfThisAccessRouter) {
   const auto both = take();
   EXPECT_THAT(std::vector(both.begin(), both.begin() + 3),
               ElementsAre("let in eth2 2001:db8:1000:f00::/56", "let in eth2 2001:db8:3000::/64",
-                          "kernel 2001:db8:3000::/64 deliver eth2"));
+                          "kernel 2001:db8:1000:f00::/56 deliver eth2"));
   // Said to the operator.
   filter.failure = absl::InternalError("nftables: no memory");
   record(attached("ar2", 23, 0, "2001:db8:2000::/64", "ar2"));
   EXPECT_EQ(lm_.last_health.access(), "nftables: no memory");
+  controller_.reset();
+}
+
+TEST_F(ControllerTest, AttachmentsWaitForEachOtherAndTellTheirAgeWhenTheyAreSent) {
+  start("ar2");
+  snapshot({});
+  constexpr std::size_t kAtOnce = 256;
+  auto one = arrival();
+  for (std::size_t i = 0; i < kAtOnce + 3; ++i) {
+    one.link_layer_address =
+        LinkLayerAddress({2, 0, 0, 1, static_cast<std::uint8_t>(i >> 8), static_cast<std::uint8_t>(i)});
+    access_.on_arrival(one);
+    // It solicits again.
+    access_.on_arrival(one);
+  }
+  ASSERT_EQ(lm_.attaches.size(), kAtOnce);
+  // One leaves while it waits.
+  access_.on_departure({.link_layer_address = LinkLayerAddress({2, 0, 0, 1, 1, 0}),
+                        .interface = "eth2",
+                        .reason = v1::DETACH_REASON_LINK_DOWN,
+                        .last_heard = std::chrono::steady_clock::now()});
+  lm_.attach_done[0](absl::OkStatus());
+  ASSERT_EQ(lm_.attaches.size(), kAtOnce + 1);
+  EXPECT_EQ(lm_.attaches.back().mn_id(), "02:00:00:01:01:01");
+  lm_.attach_done[1](absl::PermissionDeniedError("unknown"));
+  ASSERT_EQ(lm_.attaches.size(), kAtOnce + 2);
+  EXPECT_EQ(lm_.attaches.back().mn_id(), "02:00:00:01:01:02");
+  lm_.attach_done[2](absl::OkStatus());
+  EXPECT_EQ(lm_.attaches.size(), kAtOnce + 2);
+}
+
+TEST_F(ControllerTest, CommitsThatComeTogetherAreProgrammedTogether) {
+  start("ar2");
+  snapshot({});
+  const auto put = [this](const v1::Binding& binding) {
+    v1::Record record;
+    *record.mutable_binding() = binding;
+    lm_.on_record(record);
+  };
+  auto other = attached("ar2", 21, 0, "2001:db8:3000::/64");
+  other.set_mn_id("02:00:00:00:00:22");
+  put(attached("ar2", 20, 0));
+  put(other);
+  // What was meant for in between need not be told any more.
+  put(attached("ar2", 22, 1));
+  EXPECT_THAT(take(), IsEmpty());
+  io_.poll();
+  EXPECT_THAT(take(), ElementsAre("kernel 2001:db8:1000::/64 deliver eth2", "kernel 2001:db8:3000::/64 deliver eth2",
+                                  "frr 2001:db8:1000::/64 1", "ack DELIVERING 2001:db8:1000::/64",
+                                  "ack DELIVERING 2001:db8:3000::/64",
+                                  "serve 02:00:00:00:00:11 eth2 2001:db8:1000::/64 deprecated",
+                                  "serve 02:00:00:00:00:22 eth2 2001:db8:3000::/64 deprecated"));
+}
+
+TEST_F(ControllerTest, WhatIsForgottenAndComesBackAtOnceIsLetIn) {
+  FakeFilter filter(journal_);
+  SourceGuard guard(io_.get_executor(), {"ar2", std::chrono::hours(1)}, filter, access_, metrics_);
+  guard_ = &guard;
+  start("ar2");
+  snapshot({attached("ar2", 20, 0)});
+  take();
+  v1::Record forget;
+  forget.mutable_forget()->set_prefix(kPrefix);
+  lm_.on_record(forget);
+  record(attached("ar2", 30, 0));
+  EXPECT_THAT(metrics_.expose(), ::testing::HasSubstr("kedge_speaker_permitted_sources 1"));
   controller_.reset();
 }
 
@@ -437,7 +509,7 @@ TEST_F(ControllerTest, APrefixThatASnapshotHasTwiceIsThatOfTheFirst) {
   EXPECT_THAT(take(), Not(Contains(::testing::HasSubstr("serve 02:00:00:00:00:22"))));
   v1::Record forget;
   forget.mutable_forget()->set_prefix(kPrefix);
-  lm_.on_record(forget);
+  deliver(forget);
   EXPECT_THAT(take(), Contains("release 02:00:00:00:00:11"));
 }
 
@@ -495,10 +567,11 @@ TEST_F(ControllerTest, AMobileNetworkIsRoutedToItsRouterAndNeverAdvertisedToIt) 
   snapshot({});
   record(attached("ar2", 20, 1), /*more=*/true);
   record(network_attached("ar2", 20, 1));
-  EXPECT_THAT(take(), ElementsAre("kernel 2001:db8:1000::/64 deliver eth2", "frr 2001:db8:1000::/64 1",
-                                  "ack DELIVERING 2001:db8:1000::/64", "kernel 2001:db8:1000:f00::/56 deliver eth2",
-                                  "frr 2001:db8:1000:f00::/56 1", "ack DELIVERING 2001:db8:1000:f00::/56",
-                                  "serve 02:00:00:00:00:11 eth2 2001:db8:1000::/64 deprecated"));
+  EXPECT_THAT(take(),
+              ElementsAre("kernel 2001:db8:1000::/64 deliver eth2", "kernel 2001:db8:1000:f00::/56 deliver eth2",
+                          "frr 2001:db8:1000::/64 1", "ack DELIVERING 2001:db8:1000::/64",
+                          "frr 2001:db8:1000:f00::/56 1", "ack DELIVERING 2001:db8:1000:f00::/56",
+                          "serve 02:00:00:00:00:11 eth2 2001:db8:1000::/64 deprecated"));
   auto away = network_attached("ar3", 30, 2);
   holder(away, "ar2")->set_delivers(true);
   delivers(away, "ar3", 31);
@@ -857,7 +930,7 @@ TEST_F(ControllerTest, AForgottenPrefixLeavesNothing) {
   take();
   v1::Record forget;
   forget.mutable_forget()->set_prefix(kPrefix);
-  lm_.on_record(forget);
+  deliver(forget);
   EXPECT_THAT(take(),
               ElementsAre("frr 2001:db8:1000::/64 0", "kernel 2001:db8:1000::/64 none", "release 02:00:00:00:00:11"));
 }
@@ -1152,7 +1225,7 @@ TEST_F(ControllerTest, RecordsAfterAnInvalidWelcomeAreLeftAlone) {
   record(attached("ar2", 20, 1));
   v1::Record forget;
   forget.mutable_forget()->set_prefix(kPrefix);
-  lm_.on_record(forget);
+  deliver(forget);
   EXPECT_THAT(take(), IsEmpty());
   EXPECT_THAT(lm_.last_health.kernel(), ::testing::HasSubstr("correct access_routers"));
   this->snapshot({});
