@@ -172,7 +172,7 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::SpeakerMessage, v1::Lm
         engine_.health(session_, in.health());
         return absl::OkStatus();
       case v1::SpeakerMessage::kActivity:
-        engine_.activity(session_, in_.activity());
+        engine_.activity(session_, in.activity());
         return absl::OkStatus();
       case v1::SpeakerMessage::kHello:
         return absl::InvalidArgumentError("Hello may be sent once only");

@@ -20,6 +20,8 @@ constexpr nanoseconds kLongestInterval = std::chrono::minutes(15);
 // While the meter fails.
 constexpr nanoseconds kRetryInterval = std::chrono::seconds(10);
 constexpr int kMostUses = 256;
+// Of so many, all are read at once.
+constexpr std::size_t kMostReadSingly = 200;
 constexpr int kLength = 64;
 
 }  // namespace
@@ -61,29 +63,32 @@ void ActivityReporter::take_snapshot(const v1::Welcome& welcome,
   apply_soon();
 }
 
-void ActivityReporter::take(const Ipv6Prefix& prefix, const v1::Binding& record) {
-  if (applies_to(record) && prefix.length() == kLength) {
-    watch(prefix);
-  } else {
-    unwatch(prefix);
+void ActivityReporter::take(const std::map<Ipv6Prefix, const v1::Binding*>& records) {
+  std::vector<Ipv6Prefix> fresh;
+  for (const auto& [prefix, record] : records) {
+    if (!applies_to(*record) || prefix.length() != kLength) {
+      unwatch(prefix);
+      continue;
+    }
+    leaving_.erase(prefix);
+    if (wanted_.insert(prefix).second && !watched_.contains(prefix)) fresh.push_back(prefix);
   }
+  if (!fresh.empty()) watch(fresh);
 }
 
 void ActivityReporter::forget(const Ipv6Prefix& prefix) { unwatch(prefix); }
 
-void ActivityReporter::watch(const Ipv6Prefix& prefix) {
-  leaving_.erase(prefix);
-  if (!wanted_.insert(prefix).second || watched_.contains(prefix)) return;
+void ActivityReporter::watch(const std::vector<Ipv6Prefix>& prefixes) {
   // While it fails, all is tried again together.
   if (!health_.ok()) return;
   // There may be no table yet.
   if (watched_.empty()) return replace();
-  const auto status = meter_.change({prefix}, {});
+  const auto status = meter_.change(prefixes, {});
   if (!status.ok()) {
     log_warning("activity_meter_changed", "error", status.ToString(), "action", "made anew");
     return replace();
   }
-  watched_.insert(prefix);
+  watched_.insert(prefixes.begin(), prefixes.end());
   watched_gauge_.Set(static_cast<double>(watched_.size()));
   wait();
 }
@@ -122,6 +127,14 @@ void ActivityReporter::apply() {
 
 void ActivityReporter::tell_last(const std::vector<Ipv6Prefix>& leaving) {
   std::map<Ipv6Prefix, ActivityMeter::Reading> readings;
+  if (leaving.size() >= kMostReadSingly) {
+    const auto all = meter_.read();
+    if (!all.ok()) return;
+    for (const auto& prefix : leaving) {
+      if (const auto reading = all->find(prefix); reading != all->end()) readings.insert(*reading);
+    }
+    return tell(readings, true);
+  }
   for (const auto& prefix : leaving) {
     const auto reading = meter_.read(prefix);
     if (!reading.ok()) return;

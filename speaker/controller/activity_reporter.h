@@ -47,8 +47,10 @@ class ActivityReporter {
 
   // Whole state. A null record: the prefix stays as it is.
   void take_snapshot(const v1::Welcome& welcome, const std::map<Ipv6Prefix, const v1::Binding*>& records);
-  // Returns when the kernel watches what the record brings here: nothing is to be delivered before.
-  void take(const Ipv6Prefix& prefix, const v1::Binding& record);
+  // Returns when the kernel watches what the records bring here: nothing is to be delivered before. Many together cost
+  // little more than one.
+  void take(const std::map<Ipv6Prefix, const v1::Binding*>& records);
+  void take(const Ipv6Prefix& prefix, const v1::Binding& record) { take({{prefix, &record}}); }
   void forget(const Ipv6Prefix& prefix);
 
   // Not OK: it cannot be seen what is idle.
@@ -56,7 +58,7 @@ class ActivityReporter {
 
  private:
   bool applies_to(const v1::Binding& record) const;
-  void watch(const Ipv6Prefix& prefix);
+  void watch(const std::vector<Ipv6Prefix>& prefixes);
   void unwatch(const Ipv6Prefix& prefix);
   void apply_soon();
   void apply();

@@ -416,6 +416,11 @@ void Controller::take_commits(const std::vector<v1::Record>& records) {
       drop(*prefix);
     }
   }
+  if (activity_ != nullptr) {
+    std::map<Ipv6Prefix, const v1::Binding*> bindings;
+    for (const auto& prefix : taken) bindings[prefix] = &entries_.at(prefix).record;
+    activity_->take(bindings);
+  }
   reconcile_all(taken);
   for (const auto& mn_id : std::exchange(changed_mns_, {})) refresh_mn(mn_id);
 }
@@ -445,7 +450,6 @@ bool Controller::take(const v1::Binding& binding) {
   }
   entry.record = binding;
   prefixes_of_mn_[binding.mn_id()].insert(*prefix);
-  if (activity_ != nullptr) activity_->take(*prefix, binding);
   return true;
 }
 

@@ -190,17 +190,19 @@ void Controller::end_recovery(const std::string& mn_id) {
   const auto found = prefixes_of_mn_.find(mn_id);
   if (found == prefixes_of_mn_.end()) return;
   const auto prefixes = found->second;
+  std::vector<v1::Record> records;
   bool any = false;
   for (const auto& prefix : prefixes) {
     if (!entries_.at(prefix).kept) continue;
     any = true;
     if (auto known = withheld_.extract(prefix); !known.empty()) {
-      take(known.mapped());
+      *records.emplace_back().mutable_binding() = std::move(known.mapped());
     } else {
       log_warning("prefix_lost", "prefix", prefix, "mn", mn_id, "reason", "the LM has not taken it up");
       drop(prefix);
     }
   }
+  if (!records.empty()) take_commits(records);
   if (any) refresh_mn(mn_id);
 }
 
