@@ -86,7 +86,9 @@ Controller::Controller(boost::asio::any_io_executor executor, ControllerConfig c
       limited_strangers_(limited(metrics, "stranger")),
       records_(metrics.counter("kedge_speaker_records_total", "Records received from the LM")),
       acks_(metrics.counter("kedge_speaker_acknowledgements_total", "Acknowledgements sent to the LM")),
-      attach_latency_(metrics.latency("kedge_speaker_attach_seconds", "From an arrival to the LM's answer")) {
+      attach_latency_(metrics.latency("kedge_speaker_attach_seconds", "From an arrival to the LM's answer")),
+      commit_latency_(metrics.latency("kedge_speaker_frr_commit_seconds", "A round of changes going into FRR")),
+      committed_changes_(metrics.counter("kedge_speaker_frr_changes_total", "Changes that FRR has taken")) {
   health_.set_kernel("synced");
   health_.set_access("synced");
   health_.set_frr(injector_state_);
@@ -164,6 +166,10 @@ void Controller::on_snapshot(const LmClient::Snapshot& snapshot) {
   if (injector_ == nullptr) {
     injector_ = make_injector_(welcome.preference_levels());
     injector_->on_committed = [this](const Ipv6Prefix& prefix, std::uint32_t level) { on_committed(prefix, level); };
+    injector_->on_round = [this](std::chrono::duration<double> took, std::size_t changes) {
+      commit_latency_.Observe(took.count());
+      committed_changes_.Increment(static_cast<double>(changes));
+    };
     injector_->on_state = [this](RouteInjector::State, const std::string& text) {
       injector_state_ = text;
       health_.set_frr_version(injector_->frr_version());

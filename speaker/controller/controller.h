@@ -300,6 +300,8 @@ class Controller {
   prometheus::Counter& records_;
   prometheus::Counter& acks_;
   prometheus::Histogram& attach_latency_;
+  prometheus::Histogram& commit_latency_;
+  prometheus::Counter& committed_changes_;
 
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };

@@ -48,6 +48,8 @@ class RouteInjector {
   // FRR has committed `level` for the prefix (0: the removal); also called when a full resync finds it already so. FRR
   // has it then, but zebra and bgpd have yet to act on it.
   std::function<void(const Ipv6Prefix&, std::uint32_t level)> on_committed;
+  // A round of changes that went into FRR together: how long it took, and how many they were.
+  std::function<void(std::chrono::duration<double>, std::size_t changes)> on_round;
   // Called when either changes. Text: "synced", or what is wrong and what to do.
   std::function<void(State, const std::string&)> on_state;
 };

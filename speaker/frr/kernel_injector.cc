@@ -374,6 +374,7 @@ class KernelInjector : public RouteInjector {
   void settle() {
     if (set_ + removed_ > 0) {
       const std::chrono::duration<double, std::milli> took = steady_clock::now() - round_started_;
+      if (on_round) on_round(took, set_ + removed_);
       log_info("frr_committed", "set", std::exchange(set_, 0), "removed", std::exchange(removed_, 0), "ms",
                took.count());
     }

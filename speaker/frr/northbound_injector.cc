@@ -250,6 +250,7 @@ class NorthboundInjector : public RouteInjector {
     const std::chrono::duration<double, std::milli> took = steady_clock::now() - round_started_;
     log_info("frr_committed", "set", committed.size() - static_cast<std::size_t>(removed), "removed", removed, "ms",
              took.count());
+    if (on_round) on_round(took, committed.size());
     for (const auto& [prefix, change] : committed) {
       if (on_committed) on_committed(prefix, change.level);
     }
