@@ -3,6 +3,7 @@
 # whatever became of those before it; the last line adds them up. Logs and results: build/test-logs/.
 #
 #   FUZZ_SECONDS        how long each fuzz target runs (default: 5)
+#   TEST_LABS           how many modules of scenarios run at a time (default: 2)
 #   TEST_STAGE_SECONDS  after how long a stage is stopped (default: 2700)
 set -uo pipefail
 
@@ -55,7 +56,11 @@ mapfile -t folders < <(find containerlab frr scripts tests -name 'test_*.py' -pr
     awk 'above == "" || index($0, above) != 1 { above = $0; print substr($0, 1, length($0) - 1) }')
 for folder in "${folders[@]}"; do
     name=pytest-${folder//\//-}
-    stage "$name" /usr/bin/python3 -m pytest -q -p no:cacheprovider --junitxml="$logs/$name.xml" "$folder"
+    if [[ $folder == tests/lab/ ]]; then
+        stage "$name" /usr/bin/python3 scripts/run_modules.py --jobs "${TEST_LABS:-2}" --junit "$logs/$name.xml" "$folder"
+    else
+        stage "$name" /usr/bin/python3 -m pytest -q -p no:cacheprovider --junitxml="$logs/$name.xml" "$folder"
+    fi
 done
 
 [[ -z $fuzz_build ]] || wait "$fuzz_build"
