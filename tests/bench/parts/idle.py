@@ -5,7 +5,7 @@ import os
 import time
 
 import scenario as scenarios
-from parts.storm import TOPOLOGY, StormLab
+from parts.storm import OVERLAP_MS, TOPOLOGY, StormLab
 from processes import cpu_seconds, switches, wait_until
 from report import Goal, Part, Table
 
@@ -30,10 +30,10 @@ def run(bench):
         up.wait_synced()
         lab = StormLab(up, nodes, bench.scratch)
         stack.callback(lab.close)
-        lab.arrive(flows=False)
+        lab.arrive()
         bench.say("all at home")
         seen["at home"] = _watch(lab, seconds)
-        lab.storm("planned")
+        lab.storm(f"overlap {OVERLAP_MS}")
         bench.say("all away")
         seen["away from home"] = _watch(lab, seconds)
     rows = [[f"{node}: {name}", *(value for where in seen for value in seen[where][node, name])]

@@ -98,6 +98,8 @@ class StormLab:
         self.log.forget()
         self.swarm.ask(f"arrive {HOME} {self.nodes} within {self.nodes / 1000}", "arrived", 120 + self.nodes / 100)
         self._wait_settled()
+
+    def begin_flows(self):
         self.swarm.tell(f"flows {FLOWS} rate {RATE}")
 
     def _wait_settled(self):
@@ -231,6 +233,7 @@ def _storms(bench, storm_lab):
     try:
         bench.say(f"{storm_lab.nodes} nodes arrive")
         storm_lab.arrive()
+        storm_lab.begin_flows()
         storms = []
         for number, how in enumerate([f"overlap {OVERLAP_MS}"] * 3 + [f"gap {GAP_MS}"]):
             storms.append(storm_lab.storm(how))
