@@ -10,6 +10,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_format.h"
@@ -130,7 +131,11 @@ v1::Binding settled_binding() {
 void lm_unpack(benchmark::State& state) {
   lm::BindingTable table(2);
   const auto pool = *Ipv6Prefix::parse("2001:db8:1::/48");
-  for (std::uint64_t i = 0; i < 10'000; ++i) table.add(pool.nth(64, i), {settled_binding(), {}, {}, {}});
+  for (std::uint64_t i = 0; i < 10'000; ++i) {
+    lm::BindingEntry entry;
+    entry.binding = settled_binding();
+    table.add(pool.nth(64, i), std::move(entry));
+  }
   std::uint64_t i = 0;
   for (auto _ : state) {
     benchmark::DoNotOptimize(table.at(pool.nth(64, i++ % 10'000)));
