@@ -197,6 +197,14 @@ void Speaker::note_record(const v1::Record& record) {
 }
 
 bool Speaker::receive() {
+  if (!receive_one()) return false;
+  // What has come meanwhile, it acts on together.
+  while (session_ != nullptr && !session_->to_speaker.empty() && world_.random_.chance(300)) receive_one();
+  world_.run_handlers();
+  return true;
+}
+
+bool Speaker::receive_one() {
   if (session_ == nullptr) return false;
   if (session_->to_speaker.empty()) {
     if (!session_->broken) return false;
@@ -248,6 +256,7 @@ bool Speaker::take_stale_record(Random& random) {
   if (now == nullptr || speaker::compare(old.binding().revision(), now->revision()) >= 0) return false;
   old.set_more(false);
   on_record(old);
+  world_.run_handlers();
   return true;
 }
 

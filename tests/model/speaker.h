@@ -35,6 +35,8 @@ class Speaker : public speaker::LmClient,
   void detach(const v1::DetachRequest& request, std::function<void(const absl::Status&)> done) override;
   void connected(std::shared_ptr<Session> session);
   bool receive();
+  // One message, which is acted on by World::run_handlers().
+  bool receive_one();
   const std::shared_ptr<Session>& session() const { return session_; }
   bool synced() const { return synced_; }
   // Of this session, older than the last for the same prefix.

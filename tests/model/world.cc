@@ -1003,6 +1003,10 @@ void World::time_passes(std::chrono::nanoseconds time) {
   trace("{} ms pass", time / 1ms);
   now_ += time;
   steady_now_ += time;
+  run_handlers();
+}
+
+void World::run_handlers() {
   io_.restart();
   io_.poll();
 }

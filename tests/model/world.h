@@ -199,6 +199,8 @@ class World {
   bool lm_ticks();
   bool question_is_answered(Router& router);
   void time_passes(std::chrono::nanoseconds time);
+  // What controllers have posted, and timers that are due.
+  void run_handlers();
   bool everything_that_is_under_way();
 
   void make_router(Mobile& mobile, Random& random);
