@@ -2,6 +2,7 @@
 
 import ctypes
 import ctypes.util
+import errno
 import os
 import pathlib
 import signal
@@ -43,7 +44,12 @@ def _hide_namespaces_of_others():
     with open("/proc/self/mountinfo", encoding="utf-8") as mounts:
         below = [line.split()[4] for line in mounts]
     for path in reversed([path for path in below if path == str(NETNS_FOLDER) or path.startswith(f"{NETNS_FOLDER}/")]):
-        _call(_libc.umount2, path.encode(), MNT_DETACH)
+        try:
+            _call(_libc.umount2, path.encode(), MNT_DETACH)
+        except OSError as error:
+            # That lab has just removed it.
+            if error.errno not in (errno.ENOENT, errno.EINVAL):
+                raise
 
 
 def _bind(source, target, read_only):

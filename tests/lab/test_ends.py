@@ -155,6 +155,9 @@ def watched(lab, ar):
 
 
 def test_an_away_prefix_ends_when_nothing_uses_it_and_not_before(lab, events, mobile, tmp_path, capsys, request):
+    # What is fixed does not end for being idle.
+    lab.clear_policies()
+    scenarios.wait_until("it is not fixed", lambda: lab.binding(mobile.prefix)["prefix_type"] == "PREFIX_TYPE_SESSION_LASTING")
     since = events.count()
     mobile.move("ar2")
     own = lab.prefix_of(lab.mn_address("mn1", "2001:db8:2000:"))

@@ -198,13 +198,19 @@ void Speaker::note_record(const v1::Record& record) {
 
 bool Speaker::receive() {
   if (!receive_one()) return false;
-  // What has come meanwhile, it acts on together.
-  while (session_ != nullptr && !session_->to_speaker.empty() && world_.random_.chance(300)) receive_one();
+  // What has come meanwhile, it acts on together; but not what is to be forgotten, which is an act of its own.
+  const auto goes_along = [this] {
+    if (forgets_ || session_ == nullptr || session_->to_speaker.empty()) return false;
+    const auto& next = *session_->to_speaker.front();
+    return next.has_record() && next.record().has_binding();
+  };
+  while (goes_along() && world_.random_.chance(300)) receive_one();
   world_.run_handlers();
   return true;
 }
 
 bool Speaker::receive_one() {
+  forgets_ = false;
   if (session_ == nullptr) return false;
   if (session_->to_speaker.empty()) {
     if (!session_->broken) return false;
@@ -241,6 +247,7 @@ bool Speaker::receive_one() {
 void Speaker::take_commit() {
   const auto commit = std::exchange(commit_, {});
   for (const auto& record : commit) {
+    forgets_ = forgets_ || record.has_forget();
     note_record(record);
     earlier_.push_back(record);
     if (earlier_.size() > 16) earlier_.erase(earlier_.begin());

@@ -107,6 +107,8 @@ class Speaker : public speaker::LmClient,
   std::vector<v1::Record> earlier_;
   // Of a commit that has not come to its end.
   std::vector<v1::Record> commit_;
+  // The last message completed one that forgets.
+  bool forgets_ = false;
 
   struct Pending {
     std::optional<speaker::Route> route;
