@@ -249,8 +249,10 @@ void Controller::on_snapshot(const LmClient::Snapshot& snapshot) {
   std::map<Ipv6Prefix, Route> routes;
   for (auto& [prefix, entry] : entries_) {
     const auto* own = own_holder(entry.record, config_.name);
-    // What FRR may announce is forwarded until it has withdrawn.
-    const bool may_announce = !announces_nothing(entry) || (own != nullptr && own->advertises_preference() > 0);
+    // What FRR may announce is forwarded until it has withdrawn; an LM that was restored need not know what an earlier
+    // run has announced.
+    const bool may_announce = !known.contains(prefix) || !announces_nothing(entry) ||
+                              (own != nullptr && own->advertises_preference() > 0);
     auto route = entry.kept ? entry.programmed : route_of(entry);
     if (!route && (may_announce || !releasing(entry))) route = entry.programmed;
     if (route) routes[prefix] = *route;
