@@ -52,7 +52,7 @@ struct BindingEntry {
   std::optional<SystemTime> grace_ends;
   std::optional<SystemTime> timer;
   std::optional<IdleTime> idle;
-  // The AR where the MN was before it came to the present one. Not durable.
+  // The AR where the MN was before it came to the present one, until it has said its last word. Not durable.
   std::string moved_from;
 };
 

@@ -256,6 +256,7 @@ class Machine {
   void release(Transaction& tx, Entry& entry, const std::string& why);
 
   static bool may_tell_of_use(const Entry& entry, const std::string& ar);
+  bool awaits_last_word(const Entry& entry) const;
   void note_use(Entry& entry, const std::string& ar, const v1::Activity::Use& use, std::chrono::nanoseconds age,
                 SystemTime now) const;
   // Unless it is the only one that its MN can have here.

@@ -45,7 +45,7 @@ Output Machine::activity(std::uint64_t session, const v1::Activity& activity, Sy
     if (!may_tell_of_use(entry, ar)) continue;
     note_use(entry, ar, use, *age, now);
     const bool is_over = entry.idle->since + settings_.idle_after <= now;
-    if (is_over && entry.binding.attached_ar() == ar) end_idle(tx, *prefix, now - entry.idle->since);
+    if (is_over && entry.binding.attached_ar() == ar && !awaits_last_word(entry)) end_idle(tx, *prefix, now - entry.idle->since);
   }
   return tx.finish();
 }
@@ -53,6 +53,14 @@ Output Machine::activity(std::uint64_t session, const v1::Activity& activity, Sy
 bool Machine::may_tell_of_use(const Entry& entry, const std::string& ar) {
   // One that the MN has left says once more what it has seen, and may have been let go by then.
   return find_holder(entry.binding, ar) != nullptr || entry.moved_from == ar;
+}
+
+// The AR that the MN has left may have seen it used since, and is still to say so. The home AR has not looked; from one
+// whose speaker is away, or which holds nothing any more, nothing is to come.
+bool Machine::awaits_last_word(const Entry& entry) const {
+  const std::string& ar = entry.moved_from;
+  return !ar.empty() && ar != entry.binding.home_ar() && find_holder(entry.binding, ar) != nullptr &&
+         nodes_.at(ar).session != 0;
 }
 
 void Machine::note_use(Entry& entry, const std::string& ar, const v1::Activity::Use& use, nanoseconds age,
@@ -68,6 +76,7 @@ void Machine::note_use(Entry& entry, const std::string& ar, const v1::Activity::
   }
   const auto before = entry.idle;
   entry.idle = Idle{at, now, ar, !is_attached && use.last() && ar == entry.moved_from};
+  if (entry.idle->handed_over) entry.moved_from.clear();
   if (!before) return;
   const nanoseconds blink = std::min(kLongestBlink, settings_.idle_after / kBlinksPerIdleTime);
   // What is still under way tells of a time before it arrives: it says nothing of what another AR has missed.

@@ -432,11 +432,11 @@ void World::lm_activity(Session& session, const v1::Activity& activity) {
     // It may have got another one.
     learn_bindings(event.mn_id());
     trace("{} ends: {}", event.prefix(), event.detail());
-    // At the same time as the report may be behind it.
+    // At the same time as the report may be behind it. The time that the report took counts as idle.
     for (const auto use : known_.at(*Ipv6Prefix::parse(event.prefix())).uses) {
-      if (use < sent && use > sent - settings_.idle_after) {
+      if (use < sent && use > now_ - settings_.idle_after) {
         violated("what is used does not end for being idle",
-                 fmt::format("{} was used {} ms before\n", event.prefix(), (sent - use) / 1ms) +
+                 fmt::format("{} was used {} ms before\n", event.prefix(), (now_ - use) / 1ms) +
                      picture(*Ipv6Prefix::parse(event.prefix())));
       }
     }

@@ -215,11 +215,35 @@ TEST_F(MachineIdleTest, AFixedPrefixDoesNotEnd) {
   EXPECT_FALSE(ended());
 }
 
+TEST_F(MachineIdleTest, TheAccessRouterThatTheNodeHasLeftHasTheLastWord) {
+  arrive("ar3");
+  h.advance(kIdle);
+  unused("ar3", kIdle);
+  EXPECT_FALSE(ended()) << "ar2 may have seen it used";
+  used("ar2", 1s);
+  unused("ar3", kIdle);
+  EXPECT_FALSE(ended());
+  h.advance(kIdle);
+  unused("ar3", 2 * kIdle);
+  EXPECT_TRUE(ended());
+}
+
+TEST_F(MachineIdleTest, NoLastWordIsWaitedForWithoutASession) {
+  arrive("ar3");
+  h.advance(kIdle);
+  unused("ar3", kIdle);
+  EXPECT_FALSE(ended());
+  h.take(h.machine.session_down(h.sessions.at("ar2"), h.now));
+  unused("ar3", kIdle);
+  EXPECT_TRUE(ended());
+}
+
 TEST_F(MachineIdleTest, AtTheCapOneThatHasEndedMakesRoom) {
   v1::Policy policy;
   policy.set_max_prefixes(2);
   ASSERT_TRUE(h.set_policy(default_scope(), policy).status.ok());
   arrive("ar3");
+  unused("ar2", {});
   EXPECT_EQ(h.prefix_of(mn, "ar3"), "");
   h.advance(kIdle);
   unused("ar3", kIdle);
