@@ -29,7 +29,8 @@ import plots  # noqa: E402  pylint: disable=wrong-import-position
 PARTS = (
     "handover", "convergence", "churn", "cores", "northbound", "kernel_routes", "lm", "storm", "dataplane", "idle", "scale", "micro",
 )  # fmt: skip
-PAGE = REPOSITORY / "docs" / "performance.md"
+# Where results are published.
+PAGES = [REPOSITORY / "docs" / name for name in ("performance.md", "scale.md")]
 IMAGES = REPOSITORY / "docs" / "images" / "performance"
 
 
@@ -105,17 +106,19 @@ def merge(output, results):
 
 def publish(results, output):
     """Each part's text goes between `<!-- bench: NAME -->` and `<!-- end -->`."""
-    page = PAGE.read_text(encoding="utf-8")
+    texts = {page: page.read_text(encoding="utf-8") for page in PAGES}
     IMAGES.mkdir(parents=True, exist_ok=True)
     for name, (part, run) in results.items():
         marks = re.compile(rf"(<!-- bench: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        if not marks.search(page):
-            sys.exit(f"bench: {PAGE.relative_to(REPOSITORY)} has no place for {name}: add the lines <!-- bench: {name} --> and <!-- end -->")
+        page = next((page for page, text in texts.items() if marks.search(text)), None)
+        if page is None:
+            sys.exit(f"bench: no page has a place for {name}: add the lines <!-- bench: {name} --> and <!-- end --> to one of docs/")
         text = markdown(part, run, "images/performance")
-        page = marks.sub(lambda found, text=text: found[1] + text + found[2], page)
+        texts[page] = marks.sub(lambda found, text=text: found[1] + text + found[2], texts[page])
         for plot in part.plots:
             shutil.copy(output / f"{plot.name}.svg", IMAGES)
-    PAGE.write_text(page, encoding="utf-8")
+    for page, text in texts.items():
+        page.write_text(text, encoding="utf-8")
 
 
 def main():
