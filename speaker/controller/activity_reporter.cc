@@ -81,8 +81,8 @@ void ActivityReporter::forget(const Ipv6Prefix& prefix) { unwatch(prefix); }
 void ActivityReporter::watch(const std::vector<Ipv6Prefix>& prefixes) {
   // While it fails, all is tried again together.
   if (!health_.ok()) return;
-  // There may be no table yet.
-  if (watched_.empty()) return replace();
+  // There is no table yet, which takes some milliseconds to make; from then on it stays.
+  if (!made_) return replace();
   const auto status = meter_.change(prefixes, {});
   if (!status.ok()) {
     log_warning("activity_meter_changed", "error", status.ToString(), "action", "made anew");
@@ -146,6 +146,7 @@ void ActivityReporter::tell_last(const std::vector<Ipv6Prefix>& leaving) {
 void ActivityReporter::replace() {
   const auto status = meter_.replace_all(wanted_);
   watched_ = status.ok() ? wanted_ : std::set<Ipv6Prefix>();
+  made_ = status.ok() && !wanted_.empty();
   watched_gauge_.Set(static_cast<double>(watched_.size()));
   note(status);
   report_timer_.cancel();

@@ -47,8 +47,8 @@ class ActivityReporter {
 
   // Whole state. A null record: the prefix stays as it is.
   void take_snapshot(const v1::Welcome& welcome, const std::map<Ipv6Prefix, const v1::Binding*>& records);
-  // Returns when the kernel watches what the records bring here: nothing is to be delivered before. Many together cost
-  // little more than one.
+  // Returns when the kernel watches what the records bring here, which takes some milliseconds. What passed before that
+  // is not seen; the idle time begins when the kernel begins to look. Many together cost little more than one.
   void take(const std::map<Ipv6Prefix, const v1::Binding*>& records);
   void take(const Ipv6Prefix& prefix, const v1::Binding& record) { take({{prefix, &record}}); }
   void forget(const Ipv6Prefix& prefix);
@@ -80,6 +80,8 @@ class ActivityReporter {
   std::set<Ipv6Prefix> watched_;
   // Watched and not wanted any more.
   std::set<Ipv6Prefix> leaving_;
+  // The meter has a table.
+  bool made_ = false;
   // All are to be told of.
   bool snapshot_untold_ = false;
   // A timer runs.

@@ -251,8 +251,8 @@ void Controller::on_snapshot(const LmClient::Snapshot& snapshot) {
     const auto* own = own_holder(entry.record, config_.name);
     // What FRR may announce is forwarded until it has withdrawn; an LM that was restored need not know what an earlier
     // run has announced.
-    const bool may_announce = !known.contains(prefix) || !announces_nothing(entry) ||
-                              (own != nullptr && own->advertises_preference() > 0);
+    const bool may_announce =
+        !known.contains(prefix) || !announces_nothing(entry) || (own != nullptr && own->advertises_preference() > 0);
     auto route = entry.kept ? entry.programmed : route_of(entry);
     if (!route && (may_announce || !releasing(entry))) route = entry.programmed;
     if (route) routes[prefix] = *route;
@@ -424,12 +424,13 @@ void Controller::take_commits(const std::vector<v1::Record>& records) {
       drop(*prefix);
     }
   }
+  reconcile_all(taken);
+  // Packets do not wait for it: what passes until then is behind the last word of the AR that the MN has left.
   if (activity_ != nullptr) {
     std::map<Ipv6Prefix, const v1::Binding*> bindings;
     for (const auto& prefix : taken) bindings[prefix] = &entries_.at(prefix).record;
     activity_->take(bindings);
   }
-  reconcile_all(taken);
   for (const auto& mn_id : std::exchange(changed_mns_, {})) refresh_mn(mn_id);
 }
 
