@@ -45,7 +45,8 @@ Output Machine::activity(std::uint64_t session, const v1::Activity& activity, Sy
     if (!may_tell_of_use(entry, ar)) continue;
     note_use(entry, ar, use, *age, now);
     const bool is_over = entry.idle->since + settings_.idle_after <= now;
-    if (is_over && entry.binding.attached_ar() == ar && !awaits_last_word(entry)) end_idle(tx, *prefix, now - entry.idle->since);
+    if (is_over && entry.binding.attached_ar() == ar && !awaits_last_word(entry))
+      end_idle(tx, *prefix, now - entry.idle->since);
   }
   return tx.finish();
 }

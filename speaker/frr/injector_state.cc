@@ -6,7 +6,6 @@
 #include "common/log.h"
 
 namespace kedge::speaker {
-namespace {
 
 const char* name_of(RouteInjector::State state) {
   switch (state) {
@@ -19,8 +18,6 @@ const char* name_of(RouteInjector::State state) {
   }
   return "";
 }
-
-}  // namespace
 
 void InjectorState::enter(RouteInjector::State state, std::string text, const Tell& tell) {
   if (entered_ && state == state_ && text == text_) return;

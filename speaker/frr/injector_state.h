@@ -10,6 +10,9 @@
 
 namespace kedge::speaker {
 
+// "awaiting", "syncing" or "synced".
+const char* name_of(RouteInjector::State state);
+
 class InjectorState {
  public:
   using Tell = std::function<void(RouteInjector::State, const std::string&)>;

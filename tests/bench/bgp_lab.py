@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import processes
+from scenario import wait_until
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 sys.path.append(str(REPOSITORY / "tests" / "component" / "frr"))
@@ -81,7 +82,7 @@ class Lab:
         bgpd = _bgpd("192.0.2.1", [reflector], "next-hop-self").rstrip("\n")
         self._start_frr(node, f"{ROUTE_MAP}{bgpd}\n  redistribute static route-map KEDGE\n")
         node.start("staticd", "-M", f"{GRPC_MODULE.resolve()}:{NORTHBOUND.rpartition(':')[2]}")
-        processes.wait_until(f"the reflector's session with {name}", lambda: self.has_session(name), interval=0.1)
+        wait_until(f"the reflector's session with {name}", lambda: self.has_session(name), 60, 0.1)
 
     def has_session(self, name):
         own, _ = self.addresses[name]

@@ -18,9 +18,9 @@
 #include "boost/asio/executor_work_guard.hpp"
 #include "boost/asio/io_context.hpp"
 #include "boost/asio/steady_timer.hpp"
+#include "etcd_kv.grpc.pb.h"
 #include "grpcpp/create_channel.h"
 #include "grpcpp/security/credentials.h"
-#include "tests/bench/etcd_kv.grpc.pb.h"
 #include "tests/bench/simulated_router.h"
 
 namespace kedge::bench {

@@ -6,7 +6,8 @@ import pathlib
 import signal
 import socket
 import subprocess
-import time
+
+from scenario import wait_until
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -20,15 +21,6 @@ def free_port():
     with socket.socket(socket.AF_INET6) as probe:
         probe.bind(("::1", 0))
         return probe.getsockname()[1]
-
-
-def wait_until(what, condition, seconds=60, interval=0.005):
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        if time.monotonic() > deadline:
-            raise BenchError(f"{what}: not within {seconds} s")
-        time.sleep(interval)
-    return value
 
 
 def answers(port):
@@ -70,7 +62,7 @@ def running(command, log, ready=None, what=None, seconds=60, **options):
         process = subprocess.Popen(list(map(str, command)), stdout=output, stderr=output, stdin=subprocess.DEVNULL, **options)
     try:
         if ready:
-            wait_until(what or f"{command[0]} is ready (log: {log})", lambda: _alive(process, log) and ready(), seconds)
+            wait_until(what or f"{command[0]} is ready (log: {log})", lambda: _alive(process, log) and ready(), seconds, 0.005)
         yield process
     finally:
         stop(process)

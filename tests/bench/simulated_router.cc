@@ -1,6 +1,7 @@
 #include "tests/bench/simulated_router.h"
 
 #include "grpcpp/channel.h"
+#include "lm-server/core/rules.h"
 #include "speaker/core/desired.h"
 
 namespace kedge::bench {
@@ -8,13 +9,6 @@ namespace {
 
 using speaker::Anchoring;
 using speaker::Forwarding;
-
-const v1::Holder* find_holder(const v1::Binding& binding, const std::string& ar) {
-  for (const auto& holder : binding.holders()) {
-    if (holder.ar() == ar) return &holder;
-  }
-  return nullptr;
-}
 
 }  // namespace
 
@@ -64,7 +58,7 @@ void SimulatedRouter::receive(const v1::LmMessage& message) {
 }
 
 void SimulatedRouter::act(const v1::Binding& binding) {
-  const auto* own = find_holder(binding, name_);
+  const auto* own = lm::find_holder(binding, name_);
   if (own == nullptr) return;
   auto& held = held_[binding.prefix()];
   if (speaker::compare(held.generation, binding.generation()) != 0) {

@@ -63,18 +63,3 @@ class Program:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-
-
-def processes_of(lab, node, names):
-    """Name -> pids of the node's programs."""
-    namespace = os.readlink(f"/proc/{lab.lab.nodes[node].pid}/ns/net")
-    found = {}
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError):
-            if os.readlink(f"/proc/{pid}/ns/net") != namespace:
-                continue
-            with open(f"/proc/{pid}/cmdline", "rb") as cmdline:
-                name = os.path.basename(cmdline.read().split(b"\0")[0].decode())
-            if name in names:
-                found.setdefault(name, []).append(int(pid))
-    return found

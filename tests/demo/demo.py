@@ -20,18 +20,6 @@ TOPOLOGY = REPOSITORY / "containerlab" / "handover"
 REPORT = REPOSITORY / "build" / "demo" / "report.json"
 RATE = 1000
 
-LABELS = {
-    "rs_seen": "MN heard by the new AR",
-    "attach_committed": "attachment on the LM's disk",
-    "deliver_programmed": "new AR's kernel delivers",
-    "ra_sent": "RA sent to the MN",
-    "redirect_programmed": "old AR's kernel redirects",
-    "frr_committed": "new AR's FRR has committed the /64",
-    "best_path_changed": "old AR's bgpd prefers the new AR",
-    "withdrawn": "old AR has withdrawn its /64",
-    "settled": "nothing left to do",
-}
-
 # name, mode, AR, gap in ms (None: planned)
 RUNS = [
     ("planned move to ar2", "relocate", "ar2", None),
@@ -45,10 +33,10 @@ def show_timeline(run):
     print(f"\n{run['name']}")
     timed = sorted((ms, stage) for stage, ms in run["timeline"].items() if ms is not None)
     for ms, stage in timed:
-        print(f"  {ms:10.2f} ms  {LABELS[stage]}")
+        print(f"  {ms:10.2f} ms  {scenarios.STAGE_LABELS[stage]}")
     for stage, ms in run["timeline"].items():
         if ms is None:
-            print(f"           - ms  {LABELS[stage]}")
+            print(f"           - ms  {scenarios.STAGE_LABELS[stage]}")
     for direction in ("cn_to_mn", "mn_to_cn"):
         part = run[direction]
         print(f"  {direction.replace('_', ' '):8}: {part['sent']} sent, {part['lost']} lost, longest gap {part['longest_gap_ms']:.1f} ms")

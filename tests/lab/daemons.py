@@ -14,14 +14,14 @@ KEDGE = {"kedge-lm", "kedge-speaker"}
 _PROC = pathlib.Path("/proc")
 
 
-def pids(lab, node):
-    """Name -> process id of the daemons that run in the node."""
+def pids(lab, node, names=KEDGE.union(FRR)):
+    """Name -> process id of the daemons, or other programs, that run in the node."""
     network = (_PROC / str(lab.lab.nodes[node].pid) / "ns" / "net").stat().st_ino
     found = {}
     for process in _PROC.glob("[0-9]*"):
         with contextlib.suppress(OSError):
             name = (process / "comm").read_text().strip()
-            if name in KEDGE.union(FRR) and (process / "ns" / "net").stat().st_ino == network:
+            if name in names and (process / "ns" / "net").stat().st_ino == network:
                 found[name] = int(process.name)
     return found
 

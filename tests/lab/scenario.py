@@ -32,6 +32,19 @@ STAGES = {
     "settled": "EVENT_TYPE_SETTLED",
 }
 
+# In words.
+STAGE_LABELS = {
+    "rs_seen": "MN heard by the new AR",
+    "attach_committed": "attachment on the LM's disk",
+    "deliver_programmed": "new AR's kernel delivers",
+    "ra_sent": "RA sent to the MN",
+    "redirect_programmed": "old AR's kernel redirects",
+    "frr_committed": "new AR's FRR has committed the /64",
+    "best_path_changed": "old AR's bgpd prefers the new AR",
+    "withdrawn": "old AR has withdrawn its /64",
+    "settled": "nothing left to do",
+}
+
 
 class ScenarioError(Exception):
     """What did not happen in time, with what is known of why."""

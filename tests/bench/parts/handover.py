@@ -13,17 +13,6 @@ from report import SPREAD, Distribution, Goal, Part, Plot, Table
 TOPOLOGY = scenarios.REPOSITORY / "containerlab" / "handover"
 RATE = 1000
 PLANNED, BREAK, BGP_ONLY, SCRIPT = "planned", "break before make", "break before make, BGP alone", "break before make, vtysh script"
-STAGES = {
-    "rs_seen": "new AR hears the MN",
-    "attach_committed": "LM has the attachment on its disk",
-    "deliver_programmed": "new AR's kernel delivers",
-    "ra_sent": "RA sent",
-    "redirect_programmed": "old AR's kernel redirects",
-    "frr_committed": "new AR's FRR has committed the /64",
-    "best_path_changed": "old AR's bgpd prefers the new AR",
-    "withdrawn": "old AR has withdrawn its /64",
-    "settled": "nothing left to do",
-}
 
 # What a script can do: the /64 is the interface's for as long as its link is up.
 _SCRIPT = """
@@ -180,4 +169,4 @@ def _stages(found):
 
     names = (PLANNED, BREAK, BGP_ONLY)
     return Table("Where the time goes: ms after the first link change, median", ["stage", *names],
-                 [[label, *(median(name, stage) for name in names)] for stage, label in STAGES.items()])  # fmt: skip
+                 [[label, *(median(name, stage) for name in names)] for stage, label in scenarios.STAGE_LABELS.items()])  # fmt: skip

@@ -6,7 +6,7 @@ import time
 
 import scenario as scenarios
 from parts.storm import OVERLAP_MS, TOPOLOGY, StormLab
-from processes import cpu_seconds, switches, wait_until
+from processes import cpu_seconds, switches
 from report import Goal, Part, Table
 
 DAEMONS = ("kedge-lm", "kedge-speaker")
@@ -16,7 +16,7 @@ def _watch(lab, seconds):
     """(node, program) -> CPU in per cent, and wake-ups a second of all its threads."""
     before = {key: (cpu_seconds(pid), switches(pid)) for key, pid in lab.pids.items()}
     begin = time.monotonic()
-    wait_until(f"{seconds} s pass", lambda: time.monotonic() - begin >= seconds, 2 * seconds, 0.5)
+    scenarios.wait_until(f"{seconds} s pass", lambda: time.monotonic() - begin >= seconds, 2 * seconds, 0.5)
     elapsed = time.monotonic() - begin
     return {key: (100 * (cpu_seconds(pid) - before[key][0]) / elapsed, (switches(pid) - before[key][1]) / elapsed)
             for key, pid in lab.pids.items()}  # fmt: skip

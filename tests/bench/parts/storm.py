@@ -7,9 +7,10 @@ import re
 import subprocess
 import time
 
+import daemons
 import scenario as scenarios
 import swarms
-from processes import BenchError, cpu_seconds, resident_mib, wait_until
+from processes import BenchError, cpu_seconds, resident_mib
 from report import SPREAD, Distribution, Goal, Part, Plot, Table
 
 TOPOLOGY = pathlib.Path(__file__).resolve().parents[1] / "topologies" / "storm"
@@ -87,8 +88,7 @@ class StormLab:
         self.swarm = swarms.Program(lab, "swarm", "run", "--port", "ar1=eth1", "ar2=eth2", "--nodes", nodes, "--peer", scenarios.CN_ADDRESS)
         self.peer = swarms.Program(lab, "cn", "peer", "--local", scenarios.CN_ADDRESS, "--rate", RATE)
         self.at = HOME
-        self.pids = {(node, name): pids[0] for node, names in PROCESSES.items()
-                     for name, pids in swarms.processes_of(lab, node, names).items()}  # fmt: skip
+        self.pids = {(node, name): pid for node, names in PROCESSES.items() for name, pid in daemons.pids(lab, node, names).items()}
 
     def close(self):
         self.swarm.close()
@@ -103,7 +103,7 @@ class StormLab:
         self.swarm.tell(f"flows {FLOWS} rate {RATE}")
 
     def _wait_settled(self):
-        wait_until("all have settled", lambda: self.log.count("settled") >= self.nodes, SETTLED_WITHIN, 0.25)
+        scenarios.wait_until("all have settled", lambda: self.log.count("settled") >= self.nodes, SETTLED_WITHIN, 0.25)
 
     def storm(self, how):
         """All move to the other access router; gives when each stage was reached, what it took and what is there after it."""
@@ -212,7 +212,7 @@ def _by_kernel(lab):
         lab.run(ar, "sh", "-c", script)
         old = lab.speaker_pid(ar)
         lab.run(ar, "kill", old)
-        wait_until(f"the speaker of {ar} has started again", lambda ar=ar, old=old: lab.speaker_pid(ar) not in (0, old))
+        scenarios.wait_until(f"the speaker of {ar} has started again", lambda ar=ar, old=old: lab.speaker_pid(ar) not in (0, old))
 
 
 def run(bench):
@@ -225,7 +225,10 @@ def run(bench):
             if injector == "kernel":
                 _by_kernel(lab)
             lab.wait_synced()
-            found[injector] = _storms(bench, StormLab(lab, nodes, bench.scratch))
+            # Which node has a flow differs from run to run: the files of one must not count as another's.
+            scratch = bench.scratch / injector
+            scratch.mkdir()
+            found[injector] = _storms(bench, StormLab(lab, nodes, scratch))
     return _part(found, nodes)
 
 

@@ -22,6 +22,7 @@
 #include "tests/bench/swarm/clock.h"
 #include "tests/bench/swarm/command.h"
 #include "tests/bench/swarm/flow.h"
+#include "tests/bench/swarm/input.h"
 #include "tests/tools/flow_file.h"
 #include "tests/tools/json_writer.h"
 
@@ -104,22 +105,13 @@ class Peer {
     if (!sending_.empty()) due = std::min(due, sending_.top().first);
     if (drained_ns_ != 0) due = std::min(due, drained_ns_);
     std::array<pollfd, 3> waits{pollfd{STDIN_FILENO, POLLIN, 0}, {stop_descriptor_, POLLIN, 0}, {socket_, POLLIN, 0}};
-    const std::int64_t left = std::max<std::int64_t>(0, due - now_ns());
-    const timespec timeout{left / kSecond, left % kSecond};
-    ppoll(waits.data(), waits.size(), &timeout, nullptr);
+    wait_for(waits, due);
     if ((waits[1].revents & POLLIN) != 0) ended_ = true;
   }
 
   bool read_commands() {
-    std::array<char, 4096> bytes;
-    ssize_t size = 0;
-    while ((size = read(STDIN_FILENO, bytes.data(), bytes.size())) > 0) {
-      input_.append(bytes.data(), static_cast<std::size_t>(size));
-    }
-    if (size == 0) return false;
-    for (std::size_t end = 0; (end = input_.find('\n')) != std::string::npos;) {
-      const auto command = parse_command(input_.substr(0, end));
-      input_.erase(0, end + 1);
+    return input_.read([this](const std::string& line) {
+      const auto command = parse_command(line);
       if (command.ok() && std::holds_alternative<EndFlows>(*command)) {
         folder_ = std::get<EndFlows>(*command).folder;
         sending_ = {};
@@ -129,8 +121,7 @@ class Peer {
       } else {
         say("refused", "a peer knows stop-flows FOLDER and quit");
       }
-    }
-    return true;
+    });
   }
 
   bool receive() {
@@ -198,7 +189,7 @@ class Peer {
   const int stop_descriptor_;
   int socket_ = -1;
   std::int64_t opened_ns_ = 0;
-  std::string input_;
+  InputLines input_;
   bool ended_ = false;
   std::map<Ipv6Address, Flow> flows_;
   std::priority_queue<Sending, std::vector<Sending>, std::greater<>> sending_;

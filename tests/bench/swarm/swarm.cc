@@ -19,6 +19,7 @@
 #include "tests/bench/swarm/clock.h"
 #include "tests/bench/swarm/command.h"
 #include "tests/bench/swarm/flow.h"
+#include "tests/bench/swarm/input.h"
 #include "tests/bench/swarm/packet_port.h"
 #include "tests/tools/flow_file.h"
 #include "tests/tools/json_writer.h"
@@ -133,23 +134,13 @@ class Swarm {
     if (drained_ns_ != 0) due = std::min(due, drained_ns_);
     std::vector<pollfd> waits{{STDIN_FILENO, POLLIN, 0}, {stop_descriptor_, POLLIN, 0}};
     for (const auto& port : ports_) waits.push_back({port->descriptor(), POLLIN, 0});
-    const std::int64_t left = std::max<std::int64_t>(0, due - now_ns());
-    const timespec timeout{left / kSecond, left % kSecond};
-    ppoll(waits.data(), waits.size(), &timeout, nullptr);
+    wait_for(waits, due);
     if ((waits[1].revents & POLLIN) != 0) ended_ = true;
   }
 
   // False at the end of the input.
   bool read_commands() {
-    std::array<char, 4096> bytes;
-    ssize_t size = 0;
-    while ((size = read(STDIN_FILENO, bytes.data(), bytes.size())) > 0) {
-      input_.append(bytes.data(), static_cast<std::size_t>(size));
-    }
-    if (size == 0) return false;
-    for (std::size_t end = 0; (end = input_.find('\n')) != std::string::npos;) {
-      const std::string line = input_.substr(0, end);
-      input_.erase(0, end + 1);
+    return input_.read([this](const std::string& line) {
       const auto command = parse_command(line);
       absl::Status status = command.status();
       if (command.ok()) status = std::visit([this](const auto& one) { return carry_out(one); }, *command);
@@ -159,8 +150,7 @@ class Swarm {
           json.add("reason", std::string(status.message()));
         });
       }
-    }
-    return true;
+    });
   }
 
   // Commands.
@@ -406,7 +396,7 @@ class Swarm {
   std::vector<std::unique_ptr<PacketPort>> ports_;
   std::vector<Traveller> nodes_;
   std::uint32_t first_ = 0;
-  std::string input_;
+  InputLines input_;
   bool ended_ = false;
 
   Journey journey_;

@@ -21,6 +21,7 @@
 #include "boost/asio/read_until.hpp"
 #include "boost/asio/streambuf.hpp"
 #include "speaker/frr/anchoring_plane.h"
+#include "speaker/frr/injector_state.h"
 
 namespace kedge::speaker {
 namespace {
@@ -31,18 +32,6 @@ void say(const Words&... words) {
   std::cout << std::chrono::duration_cast<std::chrono::microseconds>(now).count();
   ((std::cout << ' ' << words), ...);
   std::cout << std::endl;
-}
-
-const char* name_of(RouteInjector::State state) {
-  switch (state) {
-    case RouteInjector::State::kAwaiting:
-      return "awaiting";
-    case RouteInjector::State::kSyncing:
-      return "syncing";
-    case RouteInjector::State::kSynced:
-      return "synced";
-  }
-  return "";
 }
 
 class Driver {

@@ -17,12 +17,12 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/component/kernel/topology.h"
+#include "tests/component/packet_filter/access_link_test.h"
 
 namespace kedge::speaker {
 namespace {
 
 using testing::address;
-using testing::connect;
 using ::testing::HasSubstr;
 using testing::Namespace;
 using ::testing::Not;
@@ -35,25 +35,14 @@ PermittedSource source(const std::string& from, const std::string& mac = kMac, c
   return {interface, *LinkLayerAddress::parse(mac), prefix(from)};
 }
 
-// mn -- acc ar upl -- cn. The access router forwards; whatever the MN's source is, the CN has a way back to it.
-class AccessFilterTest : public ::testing::Test {
+// Whatever the MN's source is, the CN has a way back to it.
+class AccessFilterTest : public testing::AccessLinkTest {
  protected:
   void SetUp() override {
-    if (!testing::can_make_namespaces()) GTEST_SKIP() << "needs root: makes network namespaces";
-    ar_ = std::make_unique<Namespace>("ar");
-    mn_ = std::make_unique<Namespace>("mn");
-    cn_ = std::make_unique<Namespace>("cn");
-    connect(*mn_, "eth", *ar_, "acc");
-    connect(*cn_, "eth", *ar_, "upl");
-    ar_->shell("echo 1 > /proc/sys/net/ipv6/conf/all/forwarding");
-    ar_->shell("ip addr add fe80::a/64 dev acc nodad");
-    ar_->shell("ip addr add 2001:db8:c::1/64 dev upl nodad");
+    testing::AccessLinkTest::SetUp();
+    if (IsSkipped()) return;
     ar_->shell("ip -6 route add 2001:db8:d::/48 dev acc");
-    cn_->shell("ip addr add 2001:db8:c::2/64 dev eth nodad");
-    cn_->shell("ip -6 route add default via 2001:db8:c::1");
     mn_->shell("ip link set eth address " + std::string(kMac));
-    mn_->shell("ip addr add fe80::11/64 dev eth nodad");
-    mn_->shell("ip -6 route add default via fe80::a dev eth");
     // Neighbours are known, so that what is not answered below was dropped.
     EXPECT_TRUE(testing::eventually([&] { return mn_->try_shell("ping -n -c 1 -W 1 fe80::a%eth"); }));
     EXPECT_TRUE(testing::eventually([&] { return cn_->try_shell("ping -n -c 1 -W 1 2001:db8:c::1"); }));
@@ -93,9 +82,6 @@ class AccessFilterTest : public ::testing::Test {
   }
   std::string table() { return ar_->shell("nft list table inet kedge_access"); }
 
-  std::unique_ptr<Namespace> ar_;
-  std::unique_ptr<Namespace> mn_;
-  std::unique_ptr<Namespace> cn_;
   std::unique_ptr<AccessFilter> filter_;
 };
 

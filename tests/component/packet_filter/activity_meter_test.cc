@@ -13,12 +13,12 @@
 #include "gtest/gtest.h"
 #include "speaker/packet_filter/nftables.h"
 #include "tests/component/kernel/topology.h"
+#include "tests/component/packet_filter/access_link_test.h"
 
 namespace kedge::speaker {
 namespace {
 
 using std::chrono::milliseconds;
-using testing::connect;
 using ::testing::HasSubstr;
 using testing::Namespace;
 using ::testing::Not;
@@ -31,25 +31,14 @@ constexpr char kAddress[] = "2001:db8:d:1::11";
 constexpr char kOtherAddress[] = "2001:db8:d:2::11";
 constexpr char kCn[] = "2001:db8:c::2";
 
-// mn -- acc ar upl -- cn. Both of the MN's prefixes are delivered to it.
-class ActivityMeterTest : public ::testing::Test {
+// Both of the MN's prefixes are delivered to it.
+class ActivityMeterTest : public testing::AccessLinkTest {
  protected:
   void SetUp() override {
-    if (!testing::can_make_namespaces()) GTEST_SKIP() << "needs root: makes network namespaces";
-    ar_ = std::make_unique<Namespace>("ar");
-    mn_ = std::make_unique<Namespace>("mn");
-    cn_ = std::make_unique<Namespace>("cn");
-    connect(*mn_, "eth", *ar_, "acc");
-    connect(*cn_, "eth", *ar_, "upl");
-    ar_->shell("echo 1 > /proc/sys/net/ipv6/conf/all/forwarding");
-    ar_->shell("ip addr add fe80::a/64 dev acc nodad");
+    testing::AccessLinkTest::SetUp();
+    if (IsSkipped()) return;
     ar_->shell("ip addr add 2001:db8:d:1::1/64 dev acc nodad");
-    ar_->shell("ip addr add 2001:db8:c::1/64 dev upl nodad");
     ar_->shell("ip -6 route add 2001:db8:d::/48 via fe80::11 dev acc");
-    cn_->shell("ip addr add 2001:db8:c::2/64 dev eth nodad");
-    cn_->shell("ip -6 route add default via 2001:db8:c::1");
-    mn_->shell("ip addr add fe80::11/64 dev eth nodad");
-    mn_->shell("ip -6 route add default via fe80::a dev eth");
     for (const char* address : {kAddress, kOtherAddress}) {
       mn_->shell("ip addr add " + std::string(address) + "/128 dev eth nodad");
       EXPECT_TRUE(testing::eventually([&] { return reaches(address); }));
@@ -96,9 +85,6 @@ class ActivityMeterTest : public ::testing::Test {
   bool reaches(const std::string& from) { return mn_->try_shell("ping -n -c 1 -W 1 -I " + from + " " + kCn); }
   std::string tables() { return ar_->shell("nft list tables"); }
 
-  std::unique_ptr<Namespace> ar_;
-  std::unique_ptr<Namespace> mn_;
-  std::unique_ptr<Namespace> cn_;
   std::unique_ptr<ActivityMeter> meter_;
 };
 
