@@ -4,7 +4,8 @@
 //
 // A deterministic state machine. Each command changes the state in memory at once and returns an Output: the commit
 // that makes the change durable, and the messages, the events and the answer that may leave the process once the commit
-// is done, in the order of the Outputs. No I/O, no clock, no threads: time is an argument, and must not run backwards.
+// is done, in the order of the Outputs. No I/O, no clock: time is an argument, and must not run backwards. No threads
+// but the one in which load() reads ahead.
 //
 // Why it is safe
 // - An AR is entered in a binding's holders in the commit that tells it anything, and leaves only by acknowledging, for
@@ -304,7 +305,7 @@ class Machine {
   absl::Status load_policies(const std::map<std::string, std::string>& values, std::vector<std::string>* dropped);
   // Of bindings that are taken over.
   struct Loading;
-  absl::Status load_binding(const std::string& key, const std::string& value, Loading& loading);
+  void load_binding(const std::string& key, const Ipv6Prefix& prefix, v1::Binding record, Loading& loading);
   void reserve_fixed_again();
 
   // After a restore.

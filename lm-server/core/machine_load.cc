@@ -1,40 +1,15 @@
 // Taking over what the store has.
 #include <algorithm>
 #include <cstdint>
-#include <set>
-#include <string_view>
 #include <tuple>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "lm-server/core/binding_reader.h"
 #include "lm-server/core/machine_transaction.h"
 
 namespace kedge::lm {
 namespace {
-
-// Up to 2200-01-01, and as long before 1970, where a clock that was never set may have been. Time that is reckoned from
-// them is still one that SystemTime holds.
-constexpr std::int64_t kMostSeconds = 7'258'118'400;
-
-std::vector<const google::protobuf::FieldDescriptor*> fields_with_times() {
-  std::vector<const google::protobuf::FieldDescriptor*> fields;
-  for (int i = 0; i < v1::Binding::descriptor()->field_count(); ++i) {
-    const auto* field = v1::Binding::descriptor()->field(i);
-    if (field->message_type() == google::protobuf::Timestamp::descriptor()) fields.push_back(field);
-  }
-  return fields;
-}
-
-bool has_times_in_range(const v1::Binding& binding) {
-  static const auto fields = fields_with_times();
-  const auto* reflection = binding.GetReflection();
-  return std::all_of(fields.begin(), fields.end(), [&](const auto* field) {
-    if (!reflection->HasField(binding, field)) return true;
-    const auto& time = static_cast<const google::protobuf::Timestamp&>(reflection->GetMessage(binding, field));
-    return time.seconds() >= -kMostSeconds && time.seconds() <= kMostSeconds && time.nanos() >= 0 &&
-           time.nanos() <= 999'999'999;
-  });
-}
 
 // What tests and the model keep a store's values in.
 class MapReader : public ValueReader {
@@ -70,30 +45,6 @@ absl::Status read_all_but_bindings(ValueReader& values, std::map<std::string, st
       others.insert_or_assign(std::move(key), std::move(value));
     }
   }
-}
-
-// What every record of a store at revision `last` has, and conclusions are drawn from. Empty: nothing is wrong.
-std::string flaw_of(const v1::Binding& binding, const v1::Generation& last) {
-  if (auto s = check_link_layer_address("mn_id", binding.mn_id()); !s.ok()) return std::string(s.message());
-  std::set<std::string_view> holders;
-  for (const auto& holder : binding.holders()) {
-    if (!holders.insert(holder.ar()).second) return absl::StrCat(holder.ar(), " is its holder twice");
-  }
-  const bool has_left =
-      binding.state() == v1::BINDING_STATE_DETACHED_GRACE || binding.state() == v1::BINDING_STATE_DETACHED;
-  if (!v1::BindingState_IsValid(binding.state()) || binding.state() == v1::BINDING_STATE_UNSPECIFIED ||
-      is_detached(binding) != has_left) {
-    return "its state contradicts its attached_ar";
-  }
-  for (const auto* ar : {&binding.attached_ar(), &binding.home_ar()}) {
-    if (!is_detached(binding) && !holders.contains(*ar)) return absl::StrCat(*ar, " is not among its holders");
-  }
-  // Whatever is decided next would be older.
-  for (const auto* generation : {&binding.generation(), &binding.revision(), &binding.attachment_generation()}) {
-    if (compare(*generation, last) > 0) return "one of its generations is ahead of the store";
-  }
-  if (!has_times_in_range(binding)) return "one of its times is out of range";
-  return {};
 }
 
 // All who held anything have left the configuration, and will not say that they have let go. Then it ends with its
@@ -166,14 +117,12 @@ absl::StatusOr<Output> Machine::load(std::uint64_t epoch, std::uint64_t revision
                   dropped,
                   {revision, revision + 1, Durability::kSync, {}},
                   {}};
-  std::string key;
-  std::string value;
-  values.seek(kBindingPrefix);
+  BindingReader bindings(values, loading.last);
   while (true) {
-    const auto more = values.next(&key, &value);
-    if (!more.ok()) return more.status();
-    if (!*more || !absl::StartsWith(key, kBindingPrefix)) break;
-    if (auto s = load_binding(key, value, loading); !s.ok()) return s;
+    const auto record = bindings.next();
+    if (!record.ok()) return record.status();
+    if (*record == nullptr) break;
+    load_binding((*record)->key, (*record)->prefix, std::move((*record)->binding), loading);
   }
   place_pools(loading.youngest, *restoration);
   reserve_fixed_again();
@@ -187,29 +136,21 @@ absl::StatusOr<Output> Machine::load(std::uint64_t epoch, std::uint64_t revision
   return output;
 }
 
-absl::Status Machine::load_binding(const std::string& key, const std::string& value, Loading& loading) {
+void Machine::load_binding(const std::string& key, const Ipv6Prefix& prefix, v1::Binding record, Loading& loading) {
   const SystemTime now = loading.now;
   const auto& restoration = loading.restoration;
   Entry entry;
+  entry.binding = std::move(record);
   v1::Binding& binding = entry.binding;
-  const auto prefix = binding.ParseFromString(value) ? Ipv6Prefix::parse(binding.prefix())
-                                                     : absl::StatusOr<Ipv6Prefix>(absl::DataLossError(""));
-  if (!prefix.ok() || key != key_of(*prefix)) {
-    return absl::DataLossError(absl::StrCat("the store's value of ", key, " is no binding; restore a backup"));
-  }
-  if (const std::string flaw = flaw_of(binding, loading.last); !flaw.empty()) {
-    return absl::DataLossError(
-        absl::StrCat("the store's value of ", key, " is no binding: ", flaw, "; restore a backup"));
-  }
   NodeState* home = node(binding.home_ar());
-  if (home == nullptr || !home->pool.claim(*prefix)) {
+  if (home == nullptr || !home->pool.claim(prefix)) {
     if (loading.dropped != nullptr) {
       loading.dropped->push_back(absl::StrCat(binding.prefix(), " of ", binding.mn_id(),
                                               ": no pool of access router \"", binding.home_ar(),
                                               "\" covers it any more"));
     }
     loading.commit.writes.push_back({key, std::nullopt});
-    return absl::OkStatus();
+    return;
   }
   std::string lost;
   const bool recovered = recover(entry, &lost) > 0;
@@ -231,19 +172,18 @@ absl::Status Machine::load_binding(const std::string& key, const std::string& va
     const SystemTime quiet_at = std::min(from_proto(binding.relocate_at()), now + settings_.flap_window);
     mn.quiet_at = mn.quiet_at ? std::max(*mn.quiet_at, quiet_at) : quiet_at;
   }
-  mn.prefixes.push_back(*prefix);
+  mn.prefixes.push_back(prefix);
   // Nothing that is yet to come is stale by another clock, or by what was so when the backup was made.
   if (!set_back && !restoration.from) mn.heard = std::max(mn.heard, from_proto(binding.attached_at()));
   if (!binding.mobile_network()) {
     auto& last = loading.youngest[binding.home_ar()];
-    last = std::max(last, {from_proto(binding.created_at()), *prefix});
+    last = std::max(last, {from_proto(binding.created_at()), prefix});
   }
-  index(*prefix, binding, +1);
+  index(prefix, binding, +1);
   // Done at once: what is due by the record alone waits for no acknowledgement.
   const bool at_once = entry.grace_ends || binding.state() == v1::BINDING_STATE_MOVING || binding.holders().empty();
-  set_timer(*prefix, entry, at_once ? now : due_of(entry));
-  bindings_.add(*prefix, std::move(entry));
-  return absl::OkStatus();
+  set_timer(prefix, entry, at_once ? now : due_of(entry));
+  bindings_.add(prefix, std::move(entry));
 }
 
 absl::Status Machine::load_policies(const std::map<std::string, std::string>& values,

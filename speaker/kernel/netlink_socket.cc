@@ -1,5 +1,7 @@
 #include "speaker/kernel/netlink_socket.h"
 
+#include <arpa/inet.h>
+#include <linux/netfilter/nfnetlink.h>
 #include <linux/rtnetlink.h>
 #include <sys/socket.h>
 #include <sys/time.h>
@@ -192,17 +194,61 @@ std::vector<Acknowledgement> NetlinkSocket::batch(absl::Span<Message> messages) 
   return results;
 }
 
+void NetlinkSocket::append(Message& message, std::uint16_t flags) {
+  auto* h = message.header();
+  h->nlmsg_seq = ++sequence_;
+  h->nlmsg_flags |= flags;
+  const auto bytes = message.bytes();
+  send_buffer_.insert(send_buffer_.end(), bytes.begin(), bytes.end());
+  send_buffer_.resize(NLMSG_ALIGN(send_buffer_.size()));
+}
+
+Acknowledgement NetlinkSocket::transaction(std::uint8_t subsystem, absl::Span<Message> messages) {
+  if (messages.empty()) return {};
+  const auto edge = [subsystem](std::uint16_t type) {
+    Message message(type, 0);
+    auto& header = message.put_header<nfgenmsg>();
+    header.version = NFNETLINK_V0;
+    header.res_id = htons(subsystem);
+    return message;
+  };
+  auto begin = edge(NFNL_MSG_BATCH_BEGIN);
+  auto end = edge(NFNL_MSG_BATCH_END);
+  send_buffer_.clear();
+  append(begin, 0);
+  const std::uint32_t first = sequence_;
+  for (auto& message : messages.first(messages.size() - 1)) append(message, 0);
+  // Errors are told of any, and before this.
+  append(messages.back(), NLM_F_ACK);
+  const std::uint32_t last = sequence_;
+  append(end, 0);
+  if (mnl_socket_sendto(socket_.get(), send_buffer_.data(), send_buffer_.size()) < 0) return {first, errno, {}};
+
+  Acknowledgement result{last, 0, {}};
+  while (true) {
+    const auto n = receive();
+    if (n < 0) return {first, static_cast<int>(-n), {}};
+    Bytes rest(receive_buffer_.data(), static_cast<std::size_t>(n));
+    while (const auto payload = message_payload(rest)) {
+      const auto ack = decode_acknowledgement(rest);
+      if (ack && ack->sequence - first <= last - first) {
+        if (result.ok() && !ack->ok()) result = *ack;
+        // What is said of the beginning is said of all: the transaction has failed as a whole.
+        if (ack->sequence == last || ack->sequence == first) return result;
+      }
+      const std::size_t step = NLMSG_ALIGN(NLMSG_HDRLEN + payload->size());
+      if (step >= rest.size()) break;
+      rest = rest.subspan(step);
+    }
+  }
+}
+
 void NetlinkSocket::send_and_collect(absl::Span<Message> messages, absl::Span<Acknowledgement> results) {
   const std::uint32_t first = sequence_ + 1;
   send_buffer_.clear();
   for (std::size_t i = 0; i < messages.size(); ++i) {
-    auto* h = messages[i].header();
-    h->nlmsg_seq = ++sequence_;
-    h->nlmsg_flags |= NLM_F_ACK;
-    results[i] = Acknowledgement{h->nlmsg_seq, ENOBUFS, {}};
-    const auto bytes = messages[i].bytes();
-    send_buffer_.insert(send_buffer_.end(), bytes.begin(), bytes.end());
-    send_buffer_.resize(NLMSG_ALIGN(send_buffer_.size()));
+    append(messages[i], NLM_F_ACK);
+    results[i] = Acknowledgement{sequence_, ENOBUFS, {}};
   }
   const auto fail = [&](int error) {
     for (auto& r : results) {

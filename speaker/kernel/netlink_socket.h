@@ -82,6 +82,9 @@ class NetlinkSocket {
   // One acknowledgement for each message, in their order. When the kernel's answers were lost, the messages without an
   // answer carry ENOBUFS: they may or may not have been carried out.
   std::vector<Acknowledgement> batch(absl::Span<Message> messages);
+  // For NETLINK_NETFILTER: all messages to this subsystem (NFNL_SUBSYS_*), in one transaction, or none of them; the
+  // first error. Room in the socket's buffers is enough for tens of thousands of messages.
+  Acknowledgement transaction(std::uint8_t subsystem, absl::Span<Message> messages);
   // All answers to a dump, each passed to `visit` whole. Starts again when the tables changed during the dump.
   Acknowledgement dump(Message& message, const std::function<void(Bytes)>& visit);
   // The answer to a request for one object.
@@ -93,6 +96,7 @@ class NetlinkSocket {
   };
   explicit NetlinkSocket(mnl_socket* socket) : socket_(socket), receive_buffer_(64 * 1024) {}
 
+  void append(Message& message, std::uint16_t flags);
   void send_and_collect(absl::Span<Message> messages, absl::Span<Acknowledgement> results);
   // Bytes received, or -errno.
   long receive();

@@ -12,6 +12,8 @@
 //
 // It stands before routing, and before connection tracking (priority raw). What the speaker hears by its packet sockets
 // has been there before.
+#include <net/if.h>
+
 #include <algorithm>
 #include <map>
 #include <optional>
@@ -25,6 +27,7 @@
 #include "speaker/packet_filter/access_filter.h"
 #include "speaker/packet_filter/nftables.h"
 #include "speaker/packet_filter/nftables_state.h"
+#include "speaker/packet_filter/set_change.h"
 
 namespace kedge::speaker {
 namespace {
@@ -74,6 +77,18 @@ std::string mask_of(int length) {
 std::string element_of(const PermittedSource& source) {
   return absl::StrCat(quoted(source.interface), " . ", source.mn.to_string(), " . ",
                       source.prefix.address().to_string());
+}
+
+// As in the kernel's registers: each part of a concatenation takes a multiple of four bytes.
+std::vector<std::uint8_t> key_of(const PermittedSource& source) {
+  constexpr std::size_t kLinkLayerAt = IFNAMSIZ, kPrefixAt = kLinkLayerAt + 8;
+  const auto& mn = source.mn.bytes();
+  const auto& prefix = source.prefix.address().bytes();
+  std::vector<std::uint8_t> key(kPrefixAt + prefix.size());
+  std::copy_n(source.interface.begin(), std::min<std::size_t>(source.interface.size(), IFNAMSIZ - 1), key.begin());
+  std::copy(mn.begin(), mn.end(), key.begin() + kLinkLayerAt);
+  std::copy(prefix.begin(), prefix.end(), key.begin() + kPrefixAt);
+  return key;
 }
 
 std::string make_length(int length) {
@@ -144,22 +159,19 @@ class NftablesAccessFilter final : public AccessFilter {
       if (before == 0 && count > 0) opened.push_back(link_local_of(node));
       if (before > 0 && count <= 0) closed.push_back(link_local_of(node));
     }
-    std::string commands;
-    std::set<int> made;
-    for (const auto& [length, members] : group(opened)) {
-      if (!lengths_.contains(length)) {
-        absl::StrAppend(&commands, make_length(length));
-        made.insert(length);
-      }
-      absl::StrAppend(&commands, elements("add", set_of(length), members));
+    SetChange change(kTableName);
+    for (const auto& source : opened) {
+      if (!is_filtered(source)) continue;
+      // An empty one does no harm when the rest cannot be done.
+      if (auto status = make_length_once(source.prefix.length()); !status.ok()) return status;
+      change.add(set_of(source.prefix.length()), key_of(source));
     }
-    for (const auto& [length, members] : group(closed)) {
-      absl::StrAppend(&commands, elements("delete", set_of(length), members));
+    for (const auto& source : closed) {
+      if (is_filtered(source)) change.remove(set_of(source.prefix.length()), key_of(source));
     }
-    if (commands.empty()) return absl::OkStatus();
-    const auto status = nftables_.run(commands);
+    if (change.empty()) return absl::OkStatus();
+    const auto status = change.commit(socket_);
     if (!status.ok()) return status;
-    lengths_.merge(made);
     for (const auto& [node, count] : nodes) {
       if (count > 0) {
         nodes_[node] = count;
@@ -225,14 +237,24 @@ class NftablesAccessFilter final : public AccessFilter {
   }
 
   // Only on access interfaces: on all others nothing is dropped.
+  bool is_filtered(const PermittedSource& source) const {
+    return std::find(config_.interfaces.begin(), config_.interfaces.end(), source.interface) !=
+           config_.interfaces.end();
+  }
+
   std::map<int, std::vector<std::string>> group(const std::vector<PermittedSource>& sources) const {
     std::map<int, std::vector<std::string>> by_length;
     for (const auto& source : sources) {
-      if (std::find(config_.interfaces.begin(), config_.interfaces.end(), source.interface) == config_.interfaces.end())
-        continue;
-      by_length[source.prefix.length()].push_back(element_of(source));
+      if (is_filtered(source)) by_length[source.prefix.length()].push_back(element_of(source));
     }
     return by_length;
+  }
+
+  absl::Status make_length_once(int length) {
+    if (lengths_.contains(length)) return absl::OkStatus();
+    const auto status = nftables_.run(make_length(length));
+    if (status.ok()) lengths_.insert(length);
+    return status;
   }
 
   AccessFilterConfig config_;

@@ -19,6 +19,7 @@
 #include "speaker/packet_filter/activity_meter.h"
 #include "speaker/packet_filter/nftables.h"
 #include "speaker/packet_filter/nftables_state.h"
+#include "speaker/packet_filter/set_change.h"
 
 namespace kedge::speaker {
 namespace {
@@ -49,18 +50,12 @@ std::string rule(const char* way, const std::string& interfaces, const char* fie
                       " update @", kUsed, " { ", prefix, " }\n");
 }
 
-std::string elements(const char* verb, const char* set, const std::vector<Ipv6Prefix>& prefixes,
-                     const std::string& suffix = {}) {
-  if (prefixes.empty()) return {};
-  const auto format = [&](std::string* out, const Ipv6Prefix& prefix) {
-    absl::StrAppend(out, prefix.address().to_string(), suffix);
-  };
-  return absl::StrCat(verb, " element ", kTable, " ", set, " { ", absl::StrJoin(prefixes, ", ", format), " }\n");
-}
-
 // Added first, since what is not there cannot be deleted.
-std::string removal(const char* set, const std::vector<Ipv6Prefix>& prefixes) {
-  return absl::StrCat(elements("add", set, prefixes), elements("delete", set, prefixes));
+void forget(SetChange& change, const char* set, const std::vector<Ipv6Prefix>& prefixes) {
+  for (const auto& prefix : prefixes) {
+    change.add(set, prefix.address().bytes());
+    change.remove(set, prefix.address().bytes());
+  }
 }
 
 // Of the clock that goes on over restarts of the speaker.
@@ -101,11 +96,12 @@ class NftablesActivityMeter final : public ActivityMeter {
     if (status.ok()) status = nftables_.run(skeleton_);
     if (!status.ok()) status = nftables_.run(kRemove + skeleton_);
     if (!status.ok()) return status;
+    const auto watched = read_set(socket_, kTableName, kWatched);
+    if (!watched.ok()) return watched.status();
     std::set<Ipv6Prefix> present;
-    status = read_set(socket_, kTableName, kWatched, [&](const SetElement& element) {
+    for (const auto& element : *watched) {
       if (const auto prefix = prefix_of(element)) present.insert(*prefix);
-    });
-    if (!status.ok()) return status;
+    }
     std::vector<Ipv6Prefix> added;
     std::vector<Ipv6Prefix> removed;
     std::set_difference(prefixes.begin(), prefixes.end(), present.begin(), present.end(), std::back_inserter(added));
@@ -114,26 +110,31 @@ class NftablesActivityMeter final : public ActivityMeter {
   }
 
   absl::Status change(const std::vector<Ipv6Prefix>& added, const std::vector<Ipv6Prefix>& removed) override {
-    const std::string commands =
-        absl::StrCat(removal(kWatched, removed), removal(kUsed, removed), removal(kUsed, added),
-                     elements("add", kWatched, added, absl::StrCat(" comment \"", now().count(), "\"")));
-    return commands.empty() ? absl::OkStatus() : nftables_.run(commands);
+    SetChange change(kTableName);
+    forget(change, kWatched, removed);
+    forget(change, kUsed, removed);
+    forget(change, kUsed, added);
+    const std::string since = absl::StrCat(now().count());
+    for (const auto& prefix : added) change.add(kWatched, prefix.address().bytes(), since);
+    return change.commit(socket_);
   }
 
   absl::StatusOr<std::map<Ipv6Prefix, Reading>> read() override {
     if (auto status = check_rules(); !status.ok()) return status;
+    const auto watched = read_set(socket_, kTableName, kWatched);
+    if (!watched.ok()) return watched.status();
+    const auto used = read_set(socket_, kTableName, kUsed);
+    if (!used.ok()) return used.status();
     std::map<Ipv6Prefix, Reading> readings;
-    auto status = read_set(socket_, kTableName, kWatched, [&](const SetElement& element) {
+    for (const auto& element : *watched) {
       if (const auto prefix = prefix_of(element)) readings[*prefix] = watched_since(element);
-    });
-    if (!status.ok()) return status;
-    status = read_set(socket_, kTableName, kUsed, [&](const SetElement& element) {
+    }
+    for (const auto& element : *used) {
       const auto prefix = prefix_of(element);
       const auto found = prefix ? readings.find(*prefix) : readings.end();
       const auto use = last_use(element);
       if (found != readings.end() && use) found->second = *use;
-    });
-    if (!status.ok()) return status;
+    }
     return readings;
   }
 

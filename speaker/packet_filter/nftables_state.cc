@@ -6,20 +6,13 @@
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nfnetlink.h>
 
+#include <algorithm>
 #include <cerrno>
 
 #include "absl/strings/str_cat.h"
 
 namespace kedge::speaker {
 namespace {
-
-Message request(int type) {
-  Message message(static_cast<std::uint16_t>(NFNL_SUBSYS_NFTABLES << 8 | type), 0);
-  auto& header = message.put_header<nfgenmsg>();
-  header.nfgen_family = NFPROTO_INET;
-  header.version = NFNETLINK_V0;
-  return message;
-}
 
 std::optional<Bytes> attributes_of(Bytes answer) {
   const auto payload = message_payload(answer);
@@ -29,6 +22,8 @@ std::optional<Bytes> attributes_of(Bytes answer) {
 
 // libnftnl keeps comments of elements in the user data, as type, length, value.
 constexpr std::uint8_t kComment = 0;
+constexpr std::size_t kLongestComment = 127;
+constexpr int kReadings = 20;
 
 std::string comment_in(Bytes data) {
   while (data.size() >= 2 && data[1] <= data.size() - 2) {
@@ -44,7 +39,7 @@ SetElement element_in(Bytes attributes) {
   for_each_attribute(attributes, [&](std::uint16_t type, Bytes value) {
     if (type == NFTA_SET_ELEM_KEY) {
       for_each_attribute(value, [&](std::uint16_t inner, Bytes key) {
-        if (inner == NFTA_DATA_VALUE) element.key = key;
+        if (inner == NFTA_DATA_VALUE) element.key.assign(key.begin(), key.end());
       });
     } else if (type == NFTA_SET_ELEM_USERDATA) {
       element.comment = comment_in(value);
@@ -59,13 +54,36 @@ SetElement element_in(Bytes attributes) {
 }
 
 Message set_request(const std::string& table, const std::string& set) {
-  auto message = request(NFT_MSG_GETSETELEM);
+  auto message = nftables_request(NFT_MSG_GETSETELEM);
   message.put_text(NFTA_SET_ELEM_LIST_TABLE, table);
   message.put_text(NFTA_SET_ELEM_LIST_SET, set);
   return message;
 }
 
 }  // namespace
+
+Message nftables_request(int type, std::uint16_t flags) {
+  Message message(static_cast<std::uint16_t>(NFNL_SUBSYS_NFTABLES << 8 | type), flags);
+  auto& header = message.put_header<nfgenmsg>();
+  header.nfgen_family = NFPROTO_INET;
+  header.version = NFNETLINK_V0;
+  return message;
+}
+
+void put_element_key(Message& message, Bytes key) {
+  auto* data = message.begin_nest(NFTA_SET_ELEM_KEY);
+  message.put(NFTA_DATA_VALUE, key);
+  message.end_nest(data);
+}
+
+std::vector<std::uint8_t> user_data_of(std::string_view comment) {
+  comment = comment.substr(0, kLongestComment);
+  std::vector<std::uint8_t> data(2 + comment.size() + 1);
+  data[0] = kComment;
+  data[1] = static_cast<std::uint8_t>(comment.size() + 1);
+  std::copy(comment.begin(), comment.end(), data.begin() + 2);
+  return data;
+}
 
 void for_each_set_element(Bytes answer, const std::function<void(const SetElement&)>& visit) {
   const auto attributes = attributes_of(answer);
@@ -78,11 +96,27 @@ void for_each_set_element(Bytes answer, const std::function<void(const SetElemen
   });
 }
 
-absl::Status read_set(NetlinkSocket& socket, const std::string& table, const std::string& set,
-                      const std::function<void(const SetElement&)>& visit) {
-  auto message = set_request(table, set);
-  const auto acknowledgement = socket.dump(message, [&](Bytes answer) { for_each_set_element(answer, visit); });
-  return kernel_status(acknowledgement, absl::StrCat("read the set ", set, " of table inet ", table));
+absl::StatusOr<std::vector<SetElement>> read_set(NetlinkSocket& socket, const std::string& table,
+                                                 const std::string& set) {
+  const auto by_key = [](const SetElement& a, const SetElement& b) { return a.key < b.key; };
+  std::vector<SetElement> before;
+  for (int reading = 0; reading < kReadings; ++reading) {
+    std::vector<SetElement> elements;
+    auto message = set_request(table, set);
+    const auto acknowledgement = socket.dump(message, [&](Bytes answer) {
+      for_each_set_element(answer, [&](const SetElement& element) { elements.push_back(element); });
+    });
+    const auto status = kernel_status(acknowledgement, absl::StrCat("read the set ", set, " of table inet ", table));
+    if (!status.ok()) return status;
+    // Some come twice.
+    std::stable_sort(elements.begin(), elements.end(), by_key);
+    const auto same = [](const SetElement& a, const SetElement& b) { return a.key == b.key; };
+    elements.erase(std::unique(elements.begin(), elements.end(), same), elements.end());
+    const bool complete = std::includes(elements.begin(), elements.end(), before.begin(), before.end(), by_key);
+    if (complete && reading > 0) return elements;
+    before = std::move(elements);
+  }
+  return absl::UnavailableError(absl::StrCat("the set ", set, " of table inet ", table, " changes all the time"));
 }
 
 absl::Status read_element(NetlinkSocket& socket, const std::string& table, const std::string& set, Bytes key,
@@ -90,9 +124,7 @@ absl::Status read_element(NetlinkSocket& socket, const std::string& table, const
   auto message = set_request(table, set);
   auto* list = message.begin_nest(NFTA_SET_ELEM_LIST_ELEMENTS);
   auto* element = message.begin_nest(NFTA_LIST_ELEM);
-  auto* data = message.begin_nest(NFTA_SET_ELEM_KEY);
-  message.put(NFTA_DATA_VALUE, key);
-  message.end_nest(data);
+  put_element_key(message, key);
   message.end_nest(element);
   message.end_nest(list);
   const auto acknowledgement = socket.get(message, [&](Bytes answer) { for_each_set_element(answer, visit); });
@@ -102,7 +134,7 @@ absl::Status read_element(NetlinkSocket& socket, const std::string& table, const
 
 absl::StatusOr<std::uint64_t> read_packet_counter(NetlinkSocket& socket, const std::string& table,
                                                   const std::string& name) {
-  auto message = request(NFT_MSG_GETOBJ);
+  auto message = nftables_request(NFT_MSG_GETOBJ);
   message.put_text(NFTA_OBJ_TABLE, table);
   message.put_text(NFTA_OBJ_NAME, name);
   message.put_u32(NFTA_OBJ_TYPE, htonl(NFT_OBJECT_COUNTER));
@@ -125,7 +157,7 @@ absl::StatusOr<std::uint64_t> read_packet_counter(NetlinkSocket& socket, const s
 }
 
 absl::StatusOr<std::size_t> count_rules(NetlinkSocket& socket, const std::string& table) {
-  auto message = request(NFT_MSG_GETRULE);
+  auto message = nftables_request(NFT_MSG_GETRULE);
   message.put_text(NFTA_RULE_TABLE, table);
   std::size_t rules = 0;
   const auto acknowledgement = socket.dump(message, [&](Bytes answer) {

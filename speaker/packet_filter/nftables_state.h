@@ -9,6 +9,8 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "speaker/kernel/netlink_socket.h"
@@ -23,18 +25,26 @@ absl::StatusOr<std::uint64_t> read_packet_counter(NetlinkSocket& socket, const s
 // How many rules the table has; 0 when there is no such table.
 absl::StatusOr<std::size_t> count_rules(NetlinkSocket& socket, const std::string& table);
 
+// A message to nftables about a table of family inet. `type` is one of NFT_MSG_*.
+Message nftables_request(int type, std::uint16_t flags = 0);
+// Into an element of a list of elements.
+void put_element_key(Message& message, Bytes key);
+// An element's user data with nothing but a comment, in libnftnl's form; it is cut at 127 bytes.
+std::vector<std::uint8_t> user_data_of(std::string_view comment);
+
 struct SetElement {
-  Bytes key;
+  std::vector<std::uint8_t> key;
   // nft's `comment`.
   std::string comment;
   // Until its timeout, if it has one.
   std::optional<std::chrono::milliseconds> expires;
 };
 
-// All elements of a set of a table of family inet; what `visit` gets is valid during the call. NotFound: no such set.
-// 10,000 elements take about 10 ms.
-absl::Status read_set(NetlinkSocket& socket, const std::string& table, const std::string& set,
-                      const std::function<void(const SetElement&)>& visit);
+// All elements of a set of a table of family inet, by key. NotFound: no such set. Unavailable: it never stops changing
+// its size. 10,000 elements take about 20 ms: while a set grows or shrinks, the kernel leaves out some and does not say
+// so, so that it is read until a reading has all that the one before had.
+absl::StatusOr<std::vector<SetElement>> read_set(NetlinkSocket& socket, const std::string& table,
+                                                 const std::string& set);
 
 // The one element with the key; `visit` is not called when the set has none, or there is no set.
 absl::Status read_element(NetlinkSocket& socket, const std::string& table, const std::string& set, Bytes key,
