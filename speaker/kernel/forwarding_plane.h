@@ -41,13 +41,20 @@ struct Route {
   bool operator==(const Route&) const = default;
 };
 
+// rtm_protocol of all routes in the tables of our own: to others they are the kernel's (RTPROT_KERNEL). zebra takes up
+// any other route of any table, and compares a new one's next hop with those of all others: 10,000 mobile nodes that
+// return cost it 10 s of CPU. systemd-networkd removes routes of others from links that it manages, but none of the
+// kernel's.
+inline constexpr std::uint8_t kOwnTablesProtocol = 2;
+
 struct ForwardingPlaneConfig {
   std::uint32_t mobile_table = 8818;
   std::uint32_t encapsulation_table = 8819;
   std::uint32_t uplink_table = 8820;
   std::uint32_t refusal_table = 8821;
   std::uint32_t rule_priority = 880;
-  // 17 to 255, not 186 to 198: those are FRR's, whose zebra removes such routes when it starts.
+  // Of rules, neighbours and what is in the table main. 17 to 255, not 186 to 198: those are FRR's, whose zebra removes
+  // such routes when it starts.
   std::uint8_t route_protocol = 88;
   std::uint32_t access_mtu = 1500;
   std::vector<std::string> access_interfaces;

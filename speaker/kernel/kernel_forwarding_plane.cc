@@ -97,6 +97,10 @@ absl::Status validate(const ForwardingPlaneConfig& config) {
   return absl::OkStatus();
 }
 
+std::uint8_t protocol_in(const ForwardingPlaneConfig& config, std::uint32_t table) {
+  return table == RT_TABLE_MAIN ? config.route_protocol : kOwnTablesProtocol;
+}
+
 }  // namespace
 
 KernelForwardingPlane::KernelForwardingPlane(boost::asio::any_io_executor executor, ForwardingPlaneConfig config,
@@ -641,11 +645,11 @@ void KernelForwardingPlane::remove_retired() {
 
 absl::Status KernelForwardingPlane::read_table(std::uint32_t table,
                                                const std::function<void(const KernelRoute&)>& visit) {
-  auto message = encode_dump(table, config_.route_protocol);
+  auto message = encode_dump(table, protocol_in(config_, table));
   const auto acknowledgement = socket_.dump(message, [&](Bytes answer) {
     const auto route = decode_route(answer);
     // A kernel without strict checking answers with more than was asked for.
-    if (route && route->table == table && route->protocol == config_.route_protocol) visit(*route);
+    if (route && route->table == table && route->protocol == protocol_in(config_, table)) visit(*route);
   });
   // The kernel makes a table when its first route comes.
   if (acknowledgement.error == ENOENT) return absl::OkStatus();
@@ -940,7 +944,7 @@ KernelRoute KernelForwardingPlane::route_template(KernelRoute::Kind kind, std::u
   KernelRoute route;
   route.kind = kind;
   route.table = table;
-  route.protocol = config_.route_protocol;
+  route.protocol = protocol_in(config_, table);
   route.destination = prefix;
   return route;
 }
@@ -978,10 +982,10 @@ absl::Status remove_all(const ForwardingPlaneConfig& config) {
   for (const auto table : {config.uplink_table, config.refusal_table, config.mobile_table, config.encapsulation_table,
                            static_cast<std::uint32_t>(RT_TABLE_MAIN)}) {
     std::vector<Message> deletes;
-    auto message = encode_dump(table, config.route_protocol);
+    auto message = encode_dump(table, protocol_in(config, table));
     const auto acknowledgement = socket->dump(message, [&](Bytes answer) {
       const auto route = decode_route(answer);
-      if (route && route->table == table && route->protocol == config.route_protocol) {
+      if (route && route->table == table && route->protocol == protocol_in(config, table)) {
         deletes.push_back(encode_delete(*route));
       }
     });

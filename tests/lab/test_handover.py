@@ -11,6 +11,7 @@ import scenario as scenarios
 
 TOPOLOGY = scenarios.REPOSITORY / "containerlab" / "handover"
 CN_TO_MN, MN_TO_CN = "a_to_b", "b_to_a"
+FOREIGN = "2001:db8:ffff::/64"
 
 
 def routes(lab, ar, table):
@@ -56,6 +57,21 @@ def test_break_before_make_loses_nothing_once_the_old_anchor_redirects(lab, even
     assert not late, f"lost although sent after the redirect was programmed: {late}"
     # BGP came later: what arrived in between came by the tunnel.
     assert move["timeline"]["redirect_programmed"] < move["timeline"]["best_path_changed"]
+
+
+def test_zebra_takes_up_no_route_of_the_speaker_s_tables(lab, events, prefix):
+    # What it knows of it has to look up the next hop of, among those of all mobile nodes.
+    lab.move(events, "ar2", prefix)
+    for ar in ("ar1", "ar2"):
+        assert prefix in routes(lab, ar, 8818)
+        lab.run(ar, "ip", "-6", "route", "add", "unreachable", FOREIGN, "table", "8818", "proto", "99")
+
+        def known(ar=ar):
+            return lab.output(ar, "vtysh", "-c", "show ipv6 route table 8818")
+
+        scenarios.wait_until("zebra has taken up the route of another", lambda: FOREIGN in known())
+        assert prefix not in known()
+        lab.run(ar, "ip", "-6", "route", "delete", "unreachable", FOREIGN, "table", "8818")
 
 
 def test_a_move_leaves_the_states_that_it_should(lab, events, prefix):
