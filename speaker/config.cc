@@ -126,11 +126,14 @@ void check_access(v1::AccessConfig* config, Checker& check, AccessPlaneConfig* o
   config->set_node_arrivals(with_default(config->node_arrivals(), 5));
   config->set_known_arrivals(with_default(config->known_arrivals(), 1000));
   config->set_stranger_arrivals(with_default(config->stranger_arrivals(), 100));
+  config->set_probe_rate(with_default(config->probe_rate(), 100));
   for (const auto& [key, rate] : {std::pair{"access.node_arrivals", config->node_arrivals()},
                                   std::pair{"access.known_arrivals", config->known_arrivals()},
-                                  std::pair{"access.stranger_arrivals", config->stranger_arrivals()}}) {
+                                  std::pair{"access.stranger_arrivals", config->stranger_arrivals()},
+                                  std::pair{"access.probe_rate", config->probe_rate()}}) {
     check.require(rate <= kHighestRate, key, fmt::format("1 to {} a second are possible", kHighestRate));
   }
+  out->probe_rate = config->probe_rate();
   out->arrivals = {config->node_arrivals(), config->known_arrivals(), config->stranger_arrivals()};
 }
 

@@ -35,6 +35,7 @@ using std::chrono::seconds;
 
 // RFC 4861, 10: MAX_UNICAST_SOLICIT.
 constexpr int kMaxProbes = 3;
+constexpr milliseconds kProbeTick{100};
 constexpr milliseconds kReportInterval{100};
 constexpr milliseconds kRouterAdvertisementInterval{100};
 constexpr milliseconds kSendRetry{200};
@@ -161,12 +162,15 @@ class PacketAccessPlane final : public AccessPlane {
   bool send_frame(Port& port, std::span<const std::uint8_t> frame);
   bool send_advertisements(const LinkLayerAddress& mn, Served& served);
   void answer_solicitation(Port& port, std::span<const std::uint8_t> bytes);
-  void send_probe(const LinkLayerAddress& mn, std::size_t port, const Ipv6Address& link_local);
+  // The first is a neighbour solicitation, those after it are a general query (MLD) too.
+  void send_probe(const LinkLayerAddress& mn, std::size_t port, const Ipv6Address& link_local, bool first);
   void ask(const LinkLayerAddress& mn);
   void answer(const LinkLayerAddress& mn, bool answered);
   RouterAdvertisement advertisement() const;
 
   // Time.
+  milliseconds longest_silence() const;
+  SteadyTime on_tick(SteadyTime at) const;
   SteadyTime latest_sign(const LinkLayerAddress& mn, const Served& served) const;
   void schedule(const LinkLayerAddress& mn, Served& served);
   void push(const Deadline& deadline);
@@ -614,7 +618,8 @@ void PacketAccessPlane::answer_solicitation(Port& port, std::span<const std::uin
                                                       .target_link_layer_address = config_.link_layer_address}));
 }
 
-void PacketAccessPlane::send_probe(const LinkLayerAddress& mn, std::size_t port, const Ipv6Address& link_local) {
+void PacketAccessPlane::send_probe(const LinkLayerAddress& mn, std::size_t port, const Ipv6Address& link_local,
+                                   bool first) {
   FrameAddresses addresses{.link_source = config_.link_layer_address,
                            .link_destination = mn,
                            .source = config_.link_local,
@@ -622,8 +627,10 @@ void PacketAccessPlane::send_probe(const LinkLayerAddress& mn, std::size_t port,
   send_frame(*ports_[port],
              build_frame(addresses, NeighbourSolicitation{.target = link_local,
                                                           .source_link_layer_address = config_.link_layer_address}));
-  addresses.destination = all_nodes_address();
-  send_frame(*ports_[port], build_general_query(addresses));
+  if (!first) {
+    addresses.destination = all_nodes_address();
+    send_frame(*ports_[port], build_general_query(addresses));
+  }
   ++counters_.probes_sent;
 }
 
@@ -721,12 +728,13 @@ void PacketAccessPlane::ask(const LinkLayerAddress& mn) {
     if (alive.expired() || !questions_.contains(mn)) return;
   }
   Question& question = *questions_.at(mn);
+  const bool first = question.probes == 0;
   if (question.probes++ == kMaxProbes) {
     const auto served = served_.find(mn);
     if (served != served_.end() && served->second.port == question.port) depart(mn, v1::DETACH_REASON_UNREACHABLE);
     return answer(mn, false);
   }
-  send_probe(mn, question.port, question.link_local);
+  send_probe(mn, question.port, question.link_local, first);
   question.timer.expires_after(config_.probe_interval);
   question.timer.async_wait([this, mn, alive = std::weak_ptr<bool>(alive_)](const boost::system::error_code& error) {
     if (!error && !alive.expired() && questions_.contains(mn)) ask(mn);
@@ -737,6 +745,19 @@ void PacketAccessPlane::answer(const LinkLayerAddress& mn, bool answered) {
   auto question = questions_.extract(mn);
   if (question.empty()) return;
   later([answered, callback = std::move(question.mapped()->answered)] { callback(answered); });
+}
+
+// So many MNs are probed in turn that none may stay silent for less.
+milliseconds PacketAccessPlane::longest_silence() const {
+  return std::max(config_.probe_after, milliseconds(served_.size() * 1000 / config_.probe_rate));
+}
+
+// The next of the times at which MNs are probed: together, so that the speaker wakes up less often.
+SteadyTime PacketAccessPlane::on_tick(SteadyTime at) const {
+  const auto since = at.time_since_epoch();
+  const SteadyTime::duration tick = std::min<milliseconds>(kProbeTick, config_.probe_after / 10);
+  const auto over = since % tick;
+  return over == over.zero() ? at : at + (tick - over);
 }
 
 SteadyTime PacketAccessPlane::latest_sign(const LinkLayerAddress& mn, const Served& served) const {
@@ -809,15 +830,16 @@ void PacketAccessPlane::run_served(const LinkLayerAddress& mn, SteadyTime now) {
     const SteadyTime sign = latest_sign(mn, served);
     if (served.probes > 0 && sign > served.first_probe_at) served.probes = 0;
     const bool never_heard = !last_heard(mn).has_value();
-    if (served.probes == 0 && !never_heard && sign + config_.probe_after > now) {
-      served.probe_at = sign + config_.probe_after;
+    if (served.probes == 0 && !never_heard && sign + longest_silence() > now) {
+      served.probe_at = on_tick(sign + longest_silence());
     } else if (served.probes >= kMaxProbes) {
       depart(mn, v1::DETACH_REASON_UNREACHABLE);
       return;
     } else {
-      if (served.probes++ == 0) served.first_probe_at = now;
+      const bool first = served.probes++ == 0;
+      if (first) served.first_probe_at = now;
       served.probe_at = now + config_.probe_interval;
-      send_probe(mn, served.port, served.link_local);
+      send_probe(mn, served.port, served.link_local, first);
     }
   }
   schedule(mn, served);

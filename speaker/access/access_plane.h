@@ -67,6 +67,8 @@ struct AccessPlaneConfig {
   std::chrono::seconds valid_lifetime{7200};
   std::chrono::milliseconds probe_after{5000};
   std::chrono::milliseconds probe_interval{1000};
+  // MNs that are probed for the first time since they were heard, a second.
+  std::uint32_t probe_rate = 100;
   std::chrono::milliseconds overlap_guard{2000};
   ArrivalRates arrivals{};
 

@@ -28,6 +28,10 @@ constexpr milliseconds kFirstBackoff{20};
 constexpr milliseconds kLongestBackoff{1000};
 constexpr milliseconds kWrongServerPause{1000};
 constexpr milliseconds kFirstAudit{100};
+// Reading takes as long as FRR's configuration is long, in staticd and here. While idle, it is done for at most half a
+// per cent of the time; while a prefix cannot be had, for 5 per cent.
+constexpr int kAuditShare = 200;
+constexpr int kRepairShare = 20;
 constexpr int kRetriesBeforeReconnect = 5;
 
 bool is_staticd(const frr::GetCapabilitiesResponse& capabilities) {
@@ -154,7 +158,8 @@ class NorthboundInjector : public RouteInjector {
     busy_ = true;
     read_first_ = false;
     if (answer_all) enter(State::kSyncing, "reading FRR's static routes");
-    channel_->get(build_get(), [this, answer_all](const grpc::Status& status, const std::string& json) {
+    const auto began = steady_clock::now();
+    channel_->get(build_get(), [this, answer_all, began](const grpc::Status& status, const std::string& json) {
       // Nothing configured at all.
       const bool empty = status.error_code() == grpc::StatusCode::INVALID_ARGUMENT &&
                          absl::StrContains(status.error_message(), "not found");
@@ -175,6 +180,7 @@ class NorthboundInjector : public RouteInjector {
       }
       retries_ = 0;
       backoff_ = kFirstBackoff;
+      reading_took_ = std::chrono::duration_cast<milliseconds>(steady_clock::now() - began);
       ledger_.take_held(std::move(held), answer_all);
       next_round();
     });
@@ -324,7 +330,9 @@ class NorthboundInjector : public RouteInjector {
     batch_limit_ = kNoLimit;
     describe_synced();
     const bool trouble = !ledger_.conflicts().empty() || !ledger_.rejected().empty();
-    after(std::min(trouble ? config_.repair_interval : config_.audit_interval, since_identified()), [this] {
+    const milliseconds pause = trouble ? std::max(config_.repair_interval, kRepairShare * reading_took_)
+                                       : std::max(config_.audit_interval, kAuditShare * reading_took_);
+    after(std::min(pause, since_identified()), [this] {
       if (busy_) return;
       ledger_.retry_rejected();
       read(false);
@@ -366,6 +374,7 @@ class NorthboundInjector : public RouteInjector {
   std::optional<std::uint32_t> candidate_;
   steady_clock::time_point round_started_;
   steady_clock::time_point identified_at_;
+  milliseconds reading_took_{};
   std::size_t batch_limit_ = kNoLimit;
   // Rounds in a row that FRR has refused.
   int failures_ = 0;

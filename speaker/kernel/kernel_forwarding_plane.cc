@@ -4,6 +4,7 @@
 #include <net/if.h>
 
 #include <algorithm>
+#include <array>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -97,8 +98,33 @@ absl::Status validate(const ForwardingPlaneConfig& config) {
   return absl::OkStatus();
 }
 
-std::uint8_t protocol_in(const ForwardingPlaneConfig& config, std::uint32_t table) {
-  return table == RT_TABLE_MAIN ? config.route_protocol : kOwnTablesProtocol;
+// Read and removed in this order: without its rule, a packet out of kx1 would be looked up in `mobile` again, and what
+// leads into the pair goes before what leads out of it.
+std::array<std::uint32_t, 4> own_tables(const ForwardingPlaneConfig& config) {
+  return {config.uplink_table, config.refusal_table, config.mobile_table, config.encapsulation_table};
+}
+
+absl::Status visit_routes(NetlinkSocket& socket, std::uint32_t table, std::uint8_t protocol,
+                          const std::function<void(const KernelRoute&)>& visit) {
+  auto message = encode_dump(table, protocol);
+  const auto acknowledgement = socket.dump(message, [&](Bytes answer) {
+    const auto route = decode_route(answer);
+    // A kernel without strict checking answers with more than was asked for.
+    if (route && route->table == table && route->protocol == protocol) visit(*route);
+  });
+  // The kernel makes a table when its first route comes.
+  if (acknowledgement.error == ENOENT) return absl::OkStatus();
+  return kernel_status(acknowledgement, absl::StrCat("read routing table ", table));
+}
+
+absl::Status remove_routes(NetlinkSocket& socket, std::uint32_t table, std::uint8_t protocol) {
+  std::vector<Message> deletes;
+  auto result =
+      visit_routes(socket, table, protocol, [&](const KernelRoute& route) { deletes.push_back(encode_delete(route)); });
+  for (const auto& a : socket.batch(absl::MakeSpan(deletes))) {
+    if (a.error != ESRCH) result.Update(kernel_status(a, absl::StrCat("delete a route of table ", table)));
+  }
+  return result;
 }
 
 }  // namespace
@@ -151,6 +177,7 @@ absl::Status KernelForwardingPlane::start() {
 
   if (auto status = set_sysctl("net/ipv6/conf/all/forwarding", "1"); !status.ok()) return status;
   if (auto status = ensure_base(); !status.ok()) return status;
+  if (auto status = take_up_routes_of_former_protocol(); !status.ok()) return status;
   if (auto status = audit(); !status.ok()) return status;
   for (auto& [name, interface] : access_interfaces_) {
     const auto status = ensure_access_interface(name, interface);
@@ -172,6 +199,24 @@ absl::Status KernelForwardingPlane::ensure_base() {
   auto status = ensure_rules(socket_, wanted_rules(config_, identity_), config_.route_protocol, identity_.has_value());
   if (status.ok()) base_dirty_ = false;
   return status;
+}
+
+// An earlier version gave them `route_protocol`.
+absl::Status KernelForwardingPlane::take_up_routes_of_former_protocol() {
+  std::vector<Message> replacements;
+  for (const auto table : own_tables(config_)) {
+    const auto status = visit_routes(socket_, table, config_.route_protocol, [&](KernelRoute route) {
+      route.protocol = kOwnTablesProtocol;
+      if (route.kind != KernelKind::kOther) replacements.push_back(encode_replace(route));
+    });
+    if (!status.ok()) return status;
+  }
+  for (const auto& acknowledgement : socket_.batch(absl::MakeSpan(replacements))) {
+    if (auto status = kernel_status(acknowledgement, "take up a route of an earlier version"); !status.ok()) {
+      return status;
+    }
+  }
+  return absl::OkStatus();
 }
 
 absl::Status KernelForwardingPlane::ensure_access_interfaces() {
@@ -645,15 +690,7 @@ void KernelForwardingPlane::remove_retired() {
 
 absl::Status KernelForwardingPlane::read_table(std::uint32_t table,
                                                const std::function<void(const KernelRoute&)>& visit) {
-  auto message = encode_dump(table, protocol_in(config_, table));
-  const auto acknowledgement = socket_.dump(message, [&](Bytes answer) {
-    const auto route = decode_route(answer);
-    // A kernel without strict checking answers with more than was asked for.
-    if (route && route->table == table && route->protocol == protocol_in(config_, table)) visit(*route);
-  });
-  // The kernel makes a table when its first route comes.
-  if (acknowledgement.error == ENOENT) return absl::OkStatus();
-  return kernel_status(acknowledgement, absl::StrCat("read routing table ", table));
+  return visit_routes(socket_, table, kOwnTablesProtocol, visit);
 }
 
 absl::Status KernelForwardingPlane::audit() {
@@ -944,7 +981,7 @@ KernelRoute KernelForwardingPlane::route_template(KernelRoute::Kind kind, std::u
   KernelRoute route;
   route.kind = kind;
   route.table = table;
-  route.protocol = protocol_in(config_, table);
+  route.protocol = table == RT_TABLE_MAIN ? config_.route_protocol : kOwnTablesProtocol;
   route.destination = prefix;
   return route;
 }
@@ -976,26 +1013,13 @@ absl::Status remove_all(const ForwardingPlaneConfig& config) {
   if (auto status = validate(config); !status.ok()) return status;
   auto socket = NetlinkSocket::open(NETLINK_ROUTE);
   if (!socket.ok()) return socket.status();
-  // Routes first: without its rule, a packet out of kx1 would be looked up in `mobile` again. What leads into the pair
-  // goes before what leads out of it.
   absl::Status result;
-  for (const auto table : {config.uplink_table, config.refusal_table, config.mobile_table, config.encapsulation_table,
-                           static_cast<std::uint32_t>(RT_TABLE_MAIN)}) {
-    std::vector<Message> deletes;
-    auto message = encode_dump(table, protocol_in(config, table));
-    const auto acknowledgement = socket->dump(message, [&](Bytes answer) {
-      const auto route = decode_route(answer);
-      if (route && route->table == table && route->protocol == protocol_in(config, table)) {
-        deletes.push_back(encode_delete(*route));
-      }
-    });
-    if (acknowledgement.error != ENOENT) {
-      result.Update(kernel_status(acknowledgement, absl::StrCat("read routing table ", table)));
-    }
-    for (const auto& a : socket->batch(absl::MakeSpan(deletes))) {
-      if (a.error != ESRCH) result.Update(kernel_status(a, absl::StrCat("delete a route of table ", table)));
+  for (const auto table : own_tables(config)) {
+    for (const auto protocol : {kOwnTablesProtocol, config.route_protocol}) {
+      result.Update(remove_routes(*socket, table, protocol));
     }
   }
+  result.Update(remove_routes(*socket, RT_TABLE_MAIN, config.route_protocol));
   result.Update(ensure_rules(*socket, {}, config.route_protocol, true));
   result.Update(remove_neighbours(*socket, config.route_protocol));
   result.Update(remove_pair(*socket));

@@ -132,6 +132,7 @@ class KernelForwardingPlane final : public ForwardingPlane {
   void remove_retired();
 
   absl::Status ensure_base();
+  absl::Status take_up_routes_of_former_protocol();
   absl::Status ensure_access_interfaces();
   absl::Status ensure_access_interface(const std::string& name, AccessInterface& interface);
   absl::Status ensure_identity();

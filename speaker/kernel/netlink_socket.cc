@@ -183,6 +183,15 @@ long NetlinkSocket::receive() {
   }
 }
 
+void NetlinkSocket::discard_answers() {
+  while (true) {
+    const auto n =
+        ::recv(mnl_socket_get_fd(socket_.get()), receive_buffer_.data(), receive_buffer_.size(), MSG_DONTWAIT);
+    // ENOBUFS is told once.
+    if (n < 0 && errno != EINTR && errno != ENOBUFS) return;
+  }
+}
+
 Acknowledgement NetlinkSocket::request(Message& message) { return batch(absl::MakeSpan(&message, 1)).front(); }
 
 std::vector<Acknowledgement> NetlinkSocket::batch(absl::Span<Message> messages) {
@@ -222,19 +231,30 @@ Acknowledgement NetlinkSocket::transaction(std::uint8_t subsystem, absl::Span<Me
   append(messages.back(), NLM_F_ACK);
   const std::uint32_t last = sequence_;
   append(end, 0);
+  if (send_buffer_.size() > kBufferBytes) {
+    // Of one datagram, the kernel takes its own overhead off.
+    const int bytes = static_cast<int>(send_buffer_.size() * 2);
+    ::setsockopt(mnl_socket_get_fd(socket_.get()), SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof bytes);
+  }
   if (mnl_socket_sendto(socket_.get(), send_buffer_.data(), send_buffer_.size()) < 0) return {first, errno, {}};
 
   Acknowledgement result{last, 0, {}};
   while (true) {
     const auto n = receive();
-    if (n < 0) return {first, static_cast<int>(-n), {}};
+    if (n < 0) {
+      discard_answers();
+      return result.ok() ? Acknowledgement{first, static_cast<int>(-n), {}} : result;
+    }
     Bytes rest(receive_buffer_.data(), static_cast<std::size_t>(n));
     while (const auto payload = message_payload(rest)) {
       const auto ack = decode_acknowledgement(rest);
       if (ack && ack->sequence - first <= last - first) {
         if (result.ok() && !ack->ok()) result = *ack;
         // What is said of the beginning is said of all: the transaction has failed as a whole.
-        if (ack->sequence == last || ack->sequence == first) return result;
+        if (ack->sequence == last || ack->sequence == first) {
+          discard_answers();
+          return result;
+        }
       }
       const std::size_t step = NLMSG_ALIGN(NLMSG_HDRLEN + payload->size());
       if (step >= rest.size()) break;

@@ -82,8 +82,8 @@ class NetlinkSocket {
   // One acknowledgement for each message, in their order. When the kernel's answers were lost, the messages without an
   // answer carry ENOBUFS: they may or may not have been carried out.
   std::vector<Acknowledgement> batch(absl::Span<Message> messages);
-  // For NETLINK_NETFILTER: all messages to this subsystem (NFNL_SUBSYS_*), in one transaction, or none of them; the
-  // first error. Room in the socket's buffers is enough for tens of thousands of messages.
+  // For NETLINK_NETFILTER: all messages to this subsystem (NFNL_SUBSYS_*) in one transaction, or none of them; the
+  // first error. ENOBUFS or ETIMEDOUT: the answer was lost, it may or may not have been carried out.
   Acknowledgement transaction(std::uint8_t subsystem, absl::Span<Message> messages);
   // All answers to a dump, each passed to `visit` whole. Starts again when the tables changed during the dump.
   Acknowledgement dump(Message& message, const std::function<void(Bytes)>& visit);
@@ -100,6 +100,8 @@ class NetlinkSocket {
   void send_and_collect(absl::Span<Message> messages, absl::Span<Acknowledgement> results);
   // Bytes received, or -errno.
   long receive();
+  // What waits to be received: behind it the kernel would drop new answers.
+  void discard_answers();
   int dump_once(Message& message, std::vector<std::vector<std::uint8_t>>& answers);
 
   std::unique_ptr<mnl_socket, Close> socket_;

@@ -6,7 +6,7 @@ import json
 import time
 
 MOBILE_TABLE, ENCAPSULATION_TABLE, UPLINK_TABLE, REFUSAL_TABLE = 8818, 8819, 8820, 8821
-OWN_PROTOCOL, ANCHOR_PROTOCOL = "88", "89"
+ANCHOR_PROTOCOL = "89"
 KERNEL_METRIC_BASE = 881800
 LOWEST_LOCAL_PREFERENCE = 101
 REST_STATES = {"BINDING_STATE_SETTLED", "BINDING_STATE_DETACHED"}
@@ -33,6 +33,9 @@ def _key(route):
 
 def _held_by_kernel(lab, ar):
     found = {"mobile": {}, "encapsulation": {}, "uplink": {}, "refusal": {}}
+    for table in (MOBILE_TABLE, ENCAPSULATION_TABLE, UPLINK_TABLE, REFUSAL_TABLE):
+        # Others would be taken up by zebra.
+        assert all(route["protocol"] == "kernel" for route in _routes(lab, ar, table)), f"{ar}, table {table}"
     for route in _routes(lab, ar, MOBILE_TABLE):
         kind = _mobile(route)
         # The link-local behind the pair is the speaker's own business.

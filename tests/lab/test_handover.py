@@ -62,16 +62,17 @@ def test_break_before_make_loses_nothing_once_the_old_anchor_redirects(lab, even
 def test_zebra_takes_up_no_route_of_the_speaker_s_tables(lab, events, prefix):
     # What it knows of it has to look up the next hop of, among those of all mobile nodes.
     lab.move(events, "ar2", prefix)
-    for ar in ("ar1", "ar2"):
-        assert prefix in routes(lab, ar, 8818)
-        lab.run(ar, "ip", "-6", "route", "add", "unreachable", FOREIGN, "table", "8818", "proto", "99")
-
-        def known(ar=ar):
-            return lab.output(ar, "vtysh", "-c", "show ipv6 route table 8818")
-
-        scenarios.wait_until("zebra has taken up the route of another", lambda: FOREIGN in known())
-        assert prefix not in known()
-        lab.run(ar, "ip", "-6", "route", "delete", "unreachable", FOREIGN, "table", "8818")
+    for ar, tables in (("ar1", (8818, 8819)), ("ar2", (8818, 8820))):
+        for table in tables:
+            assert prefix in routes(lab, ar, table)
+            foreign = ("unreachable", FOREIGN, "table", table, "proto", "99")
+            lab.run(ar, "ip", "-6", "route", "add", *foreign)
+            try:
+                command = (ar, "vtysh", "-c", f"show ipv6 route table {table}")
+                scenarios.wait_until("zebra has taken up another's route", lambda command=command: FOREIGN in lab.output(*command))
+                assert prefix not in lab.output(*command)
+            finally:
+                lab.run(ar, "ip", "-6", "route", "delete", *foreign)
 
 
 def test_a_move_leaves_the_states_that_it_should(lab, events, prefix):

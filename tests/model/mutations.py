@@ -21,11 +21,13 @@ ACK = "lm-server/core/machine_ack.cc"
 ATTACH = "lm-server/core/machine_attach.cc"
 CONTROLLER = "speaker/controller/controller.cc"
 DESIRED = "speaker/core/desired.cc"
+IDLE = "lm-server/core/machine_idle.cc"
 LEDGER = "speaker/frr/route_ledger.cc"
 MACHINE = "lm-server/core/machine.cc"
 PLAN = "lm-server/core/policy.cc"
 POLICIES = "lm-server/core/machine_policy.cc"
 RECOVERY = "speaker/controller/controller_recovery.cc"
+REPORTER = "speaker/controller/activity_reporter.cc"
 RULES = "lm-server/core/rules.cc"
 
 # Why they are not: docs/model.md.
@@ -187,8 +189,7 @@ MUTATIONS = [
      "      entry.programmed = node.mapped().programmed;\n"
      "      if (same_generation) entry.acknowledged = node.mapped().acknowledged;\n"),
     ("records may be older than the one held", CONTROLLER,
-     "  if (!std::exchange(entry.kept, false) && compare(binding.revision(), entry.record.revision()) < 0) return;\n",
-     "  entry.kept = false;\n"),
+     "keeps(entry, &binding) : compare(binding.revision(), entry.record.revision()) < 0;", "keeps(entry, &binding) : false;"),
     ("advertised before it is delivered", CONTROLLER, "if (delivering(entry)) set_level(", "set_level("),
     ("advertised to the MN before it is delivered", CONTROLLER, "    if (!delivering(entry)) return;\n", ""),
     ("a route that the kernel refused counts as programmed", CONTROLLER,
@@ -201,8 +202,8 @@ MUTATIONS = [
     ("an old anchor goes back to what the LM remembers", CONTROLLER,
      "      if (entry.record.state() != v1::BINDING_STATE_DETACHED && entry.programmed) return entry.programmed;\n", ""),
     ("a restarted old anchor withdraws at once", CONTROLLER,
-     "level = known.contains(prefix) ? entry.level_wanted : own->advertises_preference();",
-     "level = known.contains(prefix) ? entry.level_wanted : 0;"),
+     "return known ? entry.level_wanted : own->advertises_preference();",
+     "return known ? entry.level_wanted : 0;"),
     ("forgotten prefixes stay in the kernel", CONTROLLER,
      "  if (const auto status = forwarding_.set(prefix, std::nullopt); !status.ok()) {",
      "  if (const absl::Status status; !status.ok()) {"),
@@ -220,6 +221,21 @@ MUTATIONS = [
      "    if (is_ours(route) && complete_ && false) open_.insert(prefix);\n  }\n  for (const auto& [prefix, conflict]"),
     ("what is asked for during a commit is forgotten", LEDGER,
      "    if (desired(prefix) != change.level) {", "    if (desired(prefix) != change.level && false) {"),
+    # Prefixes that nobody uses
+    ("the last word of the AR that was left is not waited for", IDLE,
+     " && !awaits_last_word(entry))", ")"),
+    ("what nobody has looked at counts as idle", IDLE,
+     "const bool goes_on = unused && (looks_on || takes_over);", "const bool goes_on = unused && (looks_on || takes_over || true);"),
+    ("a prefix that was used goes on being idle", IDLE,
+     "const bool goes_on = unused && (looks_on || takes_over);", "const bool goes_on = (unused || true) && (looks_on || takes_over);"),
+    ("idle before the MN came counts", IDLE,
+     "  if (is_attached && at < arrived) {", "  if (false) {"),
+    ("an AR takes over from one that has not handed over", IDLE,
+     "const bool takes_over = before->handed_over && at", "const bool takes_over = at"),
+    ("an AR where the MN is not ends an idle prefix", IDLE,
+     "if (is_over && entry.binding.attached_ar() == ar && !awaits", "if (is_over && !awaits"),
+    ("the AR that was left says no last word", REPORTER,
+     "    tell_last(removed);\n", ""),
 ]
 
 
@@ -282,6 +298,8 @@ def main():
         if configured.returncode:
             sys.exit(configured.stdout)
 
+        for name, path, *replacements in MUTATIONS:
+            mutate(name, path, (ROOT / path).read_text(), replacements)
         caught = total = wrong = 0
         print("| mutation | file | caught by | events |\n|---|---|---|---|", flush=True)
         for name, path, *replacements in ([] if arguments.names else [("none", None)]) + MUTATIONS:

@@ -16,6 +16,9 @@ access: {interfaces: [access]}
 """
 
 
+OWN_TABLES = ("8818", "8819", "8820", "8821")
+
+
 class Namespace:
     def __init__(self, name):
         self.name = name
@@ -32,7 +35,11 @@ class Namespace:
         return {
             "links": sorted(link["ifname"] for link in self.ip("link", "show") if link["ifname"] in ("kx0", "kx1")),
             "rules": [rule for rule in self.ip("rule", "show") if str(rule.get("protocol")) == "88"],
-            "routes": [route for route in self.ip("route", "show", "table", "all") if str(route.get("protocol")) in ("88", "89")],
+            "routes": [
+                route
+                for route in self.ip("route", "show", "table", "all")
+                if str(route.get("protocol")) in ("88", "89") or str(route.get("table")) in OWN_TABLES
+            ],
             "tables": sorted(re.findall(r"kedge_\w+", self.run("nft", "list", "tables").stdout)),
         }
 
@@ -82,12 +89,13 @@ def test_purge_leaves_nothing_of_kedge_and_everything_else(namespace, programs, 
         assert speaker.wait(timeout=15) == 0
     assert not [route for route in namespace.own_objects()["routes"] if str(route["protocol"]) == "89"]
     add_route_of_kernel_injector(namespace)
-    # As bindings leave them: routes in each of the tables.
-    for table in (8818, 8819, 8820, 8821):
-        namespace.run("ip", "-6", "route", "add", "2001:db8:1000:1::/64", "dev", "kx0", "table", table, "protocol", 88)
+    # As bindings leave them: routes in each of the tables. Earlier versions gave them the number of the rules.
+    for table in OWN_TABLES:
+        for number, protocol in enumerate(("kernel", "88"), 1):
+            namespace.run("ip", "-6", "route", "add", "unreachable", f"2001:db8:1000:{number}::/64", "table", table, "protocol", protocol)
     namespace.run("nft", "add", "table", "inet", "kedge_activity")
     before = namespace.own_objects()
-    assert before["links"] == ["kx0", "kx1"] and before["rules"] and len(before["routes"]) >= 4
+    assert before["links"] == ["kx0", "kx1"] and before["rules"] and len(before["routes"]) >= 8
     assert before["tables"] == ["kedge_access", "kedge_activity", "kedge_northbound"]
 
     result = run("kedge-speaker", "--config", file, "--purge", prefix=namespace.prefix)
