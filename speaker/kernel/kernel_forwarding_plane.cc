@@ -104,6 +104,11 @@ std::array<std::uint32_t, 4> own_tables(const ForwardingPlaneConfig& config) {
   return {config.uplink_table, config.refusal_table, config.mobile_table, config.encapsulation_table};
 }
 
+// In the table main, those with the kernel's number are the kernel's.
+std::uint8_t protocol_in(const ForwardingPlaneConfig& config, std::uint32_t table) {
+  return table == RT_TABLE_MAIN ? config.route_protocol : kOwnTablesProtocol;
+}
+
 absl::Status visit_routes(NetlinkSocket& socket, std::uint32_t table, std::uint8_t protocol,
                           const std::function<void(const KernelRoute&)>& visit) {
   auto message = encode_dump(table, protocol);
@@ -690,7 +695,7 @@ void KernelForwardingPlane::remove_retired() {
 
 absl::Status KernelForwardingPlane::read_table(std::uint32_t table,
                                                const std::function<void(const KernelRoute&)>& visit) {
-  return visit_routes(socket_, table, kOwnTablesProtocol, visit);
+  return visit_routes(socket_, table, protocol_in(config_, table), visit);
 }
 
 absl::Status KernelForwardingPlane::audit() {
@@ -981,7 +986,7 @@ KernelRoute KernelForwardingPlane::route_template(KernelRoute::Kind kind, std::u
   KernelRoute route;
   route.kind = kind;
   route.table = table;
-  route.protocol = table == RT_TABLE_MAIN ? config_.route_protocol : kOwnTablesProtocol;
+  route.protocol = protocol_in(config_, table);
   route.destination = prefix;
   return route;
 }

@@ -6,7 +6,7 @@
 // would come here before it is let in.
 //
 // Threading: all calls on the speaker's executor; they block for as long as the kernel takes.
-// Performance: change() takes about 0.1 ms for an addition and 0.4 ms for a removal among 10,000 sources, replace_all()
+// Performance: change() takes about 0.06 ms among 10,000 sources, 2 ms for 500 at once; replace_all()
 // 0.1 s for 10,000. A packet costs one lookup in a hash for each prefix length in use.
 // Standards: RFC 2827 and RFC 3704 (ingress filtering), RFC 8754, 5.1 (the edge of an SR domain).
 #pragma once

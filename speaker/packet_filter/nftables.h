@@ -1,7 +1,8 @@
 // The kernel's packet filter, by libnftables, in the network namespace of the calling thread.
 //
 // Threading: one thread at a time for each object. Calls block for as long as the kernel takes: about 0.1 ms to add one
-// element to a hash set of 10,000; sets with intervals take a hundred times that.
+// element to a hash set of 10,000, some milliseconds more when anybody has changed a table since (SetChange has not);
+// sets with intervals take a hundred times that.
 #pragma once
 
 #include <memory>

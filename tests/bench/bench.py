@@ -140,10 +140,10 @@ def main():
         results[name] = part, run
         show(part, run)
         merge(arguments.output, {name: (part, run)})
+        if arguments.publish:
+            publish({name: (part, run)}, arguments.output)
     texts = [f"# {part.title}\n\n{markdown(part, run, '.')}" for part, run in results.values()]
     (arguments.output / "report.md").write_text("\n".join(texts), encoding="utf-8")
-    if arguments.publish:
-        publish(results, arguments.output)
     goals = [goal for part, _ in results.values() for goal in part.goals]
     print(f"{sum(goal.met for goal in goals)} of {len(goals)} goals met; {len(results)} parts in {(time.monotonic() - begin) / 60:.1f} minutes")
     if failed:

@@ -23,7 +23,7 @@ def _watch(lab, seconds):
 
 
 def run(bench):
-    nodes, seconds = bench.samples((10_000, 120), (300, 10))
+    nodes, seconds = bench.samples((10_000, 120), (150, 10))
     seen = {}
     with contextlib.ExitStack() as stack:
         up = stack.enter_context(scenarios.lab_up(TOPOLOGY, name=f"bench-idle-{os.getpid()}"))

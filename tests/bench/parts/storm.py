@@ -284,9 +284,8 @@ def _part(found, nodes):
         ),
         tables=tables, goals=goals, plots=plots, data=data,
         limits=(
-            "the machine: LM, two speakers, three FRRs, the nodes and their host share its cores, see the CPU table. zebra reads all routes of the "
-            "kernel, also those of Kedge's tables, and looks for each MN's gateway among those of all others: its time grows with the square of the "
-            "number of MNs. staticd's commit takes as long as its whole configuration is large."
+            "the machine: LM, two speakers, three FRRs, the nodes and their host share its cores, see the CPU table. "
+            "staticd's commit takes as long as its whole configuration is large."
         ),
     )  # fmt: skip
 

@@ -495,6 +495,25 @@ TEST_F(AccessPlaneTest, AnAnswerThatWaitsBehindMuchElseIsHeardBeforeAnMnIsGone) 
   EXPECT_TRUE(departures_.empty());
 }
 
+TEST_F(AccessPlaneTest, WhereThereAreManySilentMnsEachIsProbedLessOften) {
+  config_.probe_after = milliseconds(30);
+  config_.probe_interval = milliseconds(10'000);
+  config_.probe_rate = 20;
+  use_fake_mn();
+  const Wire wire(*mn_, "port0");
+  constexpr std::uint8_t kMany = 10;
+  const auto mn = [](std::uint8_t i) { return LinkLayerAddress({2, 0, 0, 9, 0, i}); };
+  for (std::uint8_t i = 0; i < kMany; ++i) {
+    wire.send(solicitation(mn(i)));
+    ASSERT_TRUE(heard(mn(i)));
+  }
+  for (std::uint8_t i = 0; i < kMany; ++i) plane_->serve(mn(i), eui64_link_local(mn(i)), "acc0", {});
+  const auto last_heard = *plane_->last_heard(mn(kMany - 1));
+  ASSERT_TRUE(until([&] { return plane_->counters().probes_sent >= kMany; }));
+  // Ten, of which twenty a second may be asked: each after half a second, though 30 ms are long enough for one.
+  EXPECT_GE(std::chrono::steady_clock::now() - last_heard, milliseconds(500));
+}
+
 TEST_F(AccessPlaneTest, ASilentMnIsProbedThreeTimesAndDeparts) {
   config_.probe_after = milliseconds(30);
   config_.probe_interval = milliseconds(20);

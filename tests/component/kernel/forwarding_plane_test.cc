@@ -15,6 +15,7 @@ namespace kedge::speaker {
 namespace {
 
 using testing::AccessRouter;
+using ::testing::AllOf;
 using ::testing::AnyOf;
 using ::testing::Contains;
 using testing::eventually;
@@ -498,6 +499,40 @@ TEST_F(ForwardingPlaneTest, RemoveAllLeavesNothingOfOurs) {
   EXPECT_FALSE(t.ar1.space.try_shell("ip link show dev kx0"));
   EXPECT_THAT(t.ar1.space.shell("ip -6 neigh show nud permanent"), Not(HasSubstr("fe80::11")));
   EXPECT_OK(t.ar1.space.run([&] { return remove_all(t.ar1.config); }));
+}
+
+TEST_F(ForwardingPlaneTest, TheKernelsOwnRoutesOfTheMainTableStay) {
+  auto& t = *topology_;
+  const auto kernels = [&] { return t.ar1.space.shell("ip -6 route show table main proto kernel | grep -v kx"); };
+  t.ar1.space.shell("ip link add stays type veth peer name other && ip link set stays up && ip link set other up");
+  t.ar1.space.shell("ip addr add 2001:db8:57a7::1/64 dev stays nodad");
+  const auto before = kernels();
+  ASSERT_THAT(before, HasSubstr("2001:db8:57a7::/64"));
+  t.ar1.stop();
+  ASSERT_OK(t.ar1.start());
+  EXPECT_EQ(kernels(), before);
+  ASSERT_OK(t.ar1.set(t.mobile_prefix, t.deliver()));
+  t.ar1.stop();
+  ASSERT_OK(t.ar1.space.run([&] { return remove_all(t.ar1.config); }));
+  EXPECT_EQ(kernels(), before);
+}
+
+TEST_F(ForwardingPlaneTest, RoutesThatAnEarlierVersionHasLeftAreTakenUp) {
+  auto& t = *topology_;
+  ASSERT_OK(t.ar1.set(t.mobile_prefix, t.deliver()));
+  ASSERT_OK(t.ar1.set(prefix("2001:db8:d:2::/64"), t.redirect(t.ar2)));
+  const auto routes = [&] {
+    return t.ar1.space.shell("for t in 8818 8819 8820 8821; do ip -6 route show table $t; done 2>/dev/null; true");
+  };
+  const auto before = routes();
+  t.ar1.stop();
+  t.ar1.space.shell(
+      "for t in 8818 8819 8820; do ip -6 route show table $t | while read -r r; do "
+      "ip -6 route replace $(echo \"$r\" | sed 's/proto kernel/proto 88/; s/ pref medium//; s/segs 1 . \\([^ ]*\\) ./segs "
+      "\\1/') table $t; done; done");
+  ASSERT_THAT(routes(), AllOf(HasSubstr("proto 88"), Not(HasSubstr("proto kernel"))));
+  ASSERT_OK(t.ar1.start());
+  EXPECT_EQ(routes(), before);
 }
 
 TEST_F(ForwardingPlaneTest, RefusesToTakeOverInterfacesThatAreNotItsPair) {
