@@ -121,6 +121,8 @@ print("listening", flush=True)
 connection, _ = server.accept()
 digest, total = hashlib.sha256(), 0
 while data := connection.recv(65536):
+    if total < 1000000 <= total + len(data):
+        print("receiving", flush=True)
     digest.update(data); total += len(data)
 print(total, digest.hexdigest(), flush=True)
 """
@@ -149,6 +151,7 @@ def test_a_bulk_tcp_transfer_of_full_packets_goes_on_through_a_move(lab, events,
     receiver = lab.start("mn1", "/usr/bin/python3", "-c", textwrap.dedent(RECEIVER).format(address=address))
     assert receiver.stdout.readline().strip() == "listening"
     sender = lab.start("cn", "/usr/bin/python3", "-c", textwrap.dedent(SENDER).format(address=address))
+    assert receiver.stdout.readline().strip() == "receiving"
     lab.move(events, "ar2", prefix)
     lab.run("cn", "touch", "/run/kedge/stop-sending")
     sent, errors = sender.communicate(timeout=60)
