@@ -6,6 +6,8 @@ import subprocess
 
 # Distinguishable without colour vision too (Okabe and Ito).
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# More points of a curve than the picture has pixels make it only heavier.
+_MOST_POINTS = 400
 _STYLES = {"lines": "linespoints", "steps": "steps", "bars": "histograms"}
 
 
@@ -16,6 +18,14 @@ def _quoted(text):
 def _usable(plot, x, y):
     """Whether the point can stand on the plot's axes."""
     return all(not log or (isinstance(value, (int, float)) and value > 0 and math.isfinite(value)) for log, value in ((plot.log_x, x), (plot.log_y, y)))
+
+
+def _thinned(points):
+    """With the first and the last."""
+    points = list(points)
+    if len(points) <= _MOST_POINTS:
+        return points
+    return [points[round(i * (len(points) - 1) / (_MOST_POINTS - 1))] for i in range(_MOST_POINTS)]
 
 
 def _script(plot, path):
@@ -37,7 +47,7 @@ def _script(plot, path):
     for index, (label, points) in enumerate(plot.series.items()):
         block = f"$data{index}"
         lines.append(f"{block} << END")
-        lines += [str(y) if plot.kind == "bars" else f"{x} {y}" for x, y in points if plot.kind == "bars" or _usable(plot, x, y)]
+        lines += [str(y) if plot.kind == "bars" else f"{x} {y}" for x, y in _thinned(points) if plot.kind == "bars" or _usable(plot, x, y)]
         lines.append("END")
         colour = _COLOURS[index % len(_COLOURS)]
         drawn.append(f"{block} using {'1' if plot.kind == 'bars' else '1:2'} with {_STYLES[plot.kind]} lc rgb '{colour}' title {_quoted(label)}")
