@@ -41,6 +41,9 @@ NOT_CAUGHT = {
     "a route that won at a lower level supersedes",
     "a snapshot forgets that bgpd has not followed yet",
     "an old acknowledgement of advertising is ignored",
+    "the last word of the AR that was left is not waited for",
+    "idle before the MN came counts",
+    "an AR takes over from one that has not handed over",
 }
 
 # (name, file, what stands there, what stands there instead, and so on in pairs)
