@@ -528,7 +528,8 @@ TEST_F(ForwardingPlaneTest, RoutesThatAnEarlierVersionHasLeftAreTakenUp) {
   t.ar1.stop();
   t.ar1.space.shell(
       "for t in 8818 8819 8820; do ip -6 route show table $t | while read -r r; do "
-      "ip -6 route replace $(echo \"$r\" | sed 's/proto kernel/proto 88/; s/ pref medium//; s/segs 1 . \\([^ ]*\\) ./segs "
+      "ip -6 route replace $(echo \"$r\" | sed 's/proto kernel/proto 88/; s/ pref medium//; s/segs 1 . \\([^ ]*\\) "
+      "./segs "
       "\\1/') table $t; done; done");
   ASSERT_THAT(routes(), AllOf(HasSubstr("proto 88"), Not(HasSubstr("proto kernel"))));
   ASSERT_OK(t.ar1.start());
