@@ -830,8 +830,9 @@ void PacketAccessPlane::run_served(const LinkLayerAddress& mn, SteadyTime now) {
     const SteadyTime sign = latest_sign(mn, served);
     if (served.probes > 0 && sign > served.first_probe_at) served.probes = 0;
     const bool never_heard = !last_heard(mn).has_value();
-    if (served.probes == 0 && !never_heard && sign + longest_silence() > now) {
-      served.probe_at = on_tick(sign + longest_silence());
+    const SteadyTime first_probe_due = sign + longest_silence();
+    if (served.probes == 0 && !never_heard && first_probe_due > now) {
+      served.probe_at = on_tick(first_probe_due);
     } else if (served.probes >= kMaxProbes) {
       depart(mn, v1::DETACH_REASON_UNREACHABLE);
       return;

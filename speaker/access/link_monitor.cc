@@ -102,14 +102,11 @@ bool LinkMonitor::read_all(bool block) {
     // Other processes may send to this port too; only the kernel is port 0.
     if (sender.nl_pid != 0) continue;
     Bytes rest(buffer.data(), static_cast<std::size_t>(size));
-    while (const auto payload = message_payload(rest)) {
-      const auto type = read_structure<nlmsghdr>(rest)->nlmsg_type;
+    while (const auto message = take_message(rest)) {
+      const auto type = read_structure<nlmsghdr>(*message)->nlmsg_type;
       if ((type == NLMSG_DONE || type == NLMSG_ERROR) && block) return true;
-      if (const auto link = decode_link_state(rest)) on_link_(*link);
+      if (const auto link = decode_link_state(*message)) on_link_(*link);
       if (alive.expired()) return true;
-      const std::size_t step = NLMSG_ALIGN(NLMSG_HDRLEN + payload->size());
-      if (step >= rest.size()) break;
-      rest = rest.subspan(step);
     }
   }
 }

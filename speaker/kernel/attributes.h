@@ -5,6 +5,7 @@
 
 #include <linux/netlink.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <optional>
@@ -32,6 +33,16 @@ inline std::optional<Bytes> message_payload(Bytes message) {
   const auto header = read_structure<nlmsghdr>(message);
   if (!header || header->nlmsg_len < NLMSG_HDRLEN || header->nlmsg_len > message.size()) return std::nullopt;
   return message.subspan(NLMSG_HDRLEN, header->nlmsg_len - NLMSG_HDRLEN);
+}
+
+// The first message of what was received, cut at nlmsg_len; `rest` is what follows it. nullopt when there is none
+// whole.
+inline std::optional<Bytes> take_message(Bytes& rest) {
+  const auto payload = message_payload(rest);
+  if (!payload) return std::nullopt;
+  const Bytes message = rest.first(NLMSG_HDRLEN + payload->size());
+  rest = rest.subspan(std::min<std::size_t>(NLMSG_ALIGN(message.size()), rest.size()));
+  return message;
 }
 
 // Calls visit(type, payload) for each attribute, flags masked off the type. False when an attribute is cut short.

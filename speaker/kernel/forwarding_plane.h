@@ -41,12 +41,6 @@ struct Route {
   bool operator==(const Route&) const = default;
 };
 
-// rtm_protocol of all routes in the tables of our own: to others they are the kernel's (RTPROT_KERNEL). zebra takes up
-// any other route of any table, and compares a new one's next hop with those of all others: 10,000 mobile nodes that
-// return cost it 10 s of CPU. systemd-networkd removes routes of others from links that it manages, but none of the
-// kernel's.
-inline constexpr std::uint8_t kOwnTablesProtocol = 2;
-
 struct ForwardingPlaneConfig {
   std::uint32_t mobile_table = 8818;
   std::uint32_t encapsulation_table = 8819;

@@ -87,12 +87,9 @@ void NetlinkMonitor::drain(const std::shared_ptr<State>& state) {
     if (sender.nl_pid != 0) continue;
     Bytes rest(state->buffer.data(), static_cast<std::size_t>(n));
     while (state->owner != nullptr) {
-      const auto payload = message_payload(rest);
-      if (!payload) break;
-      const std::size_t size = NLMSG_HDRLEN + payload->size();
-      if (state->owner->on_message) state->owner->on_message(rest.first(size));
-      if (NLMSG_ALIGN(size) >= rest.size()) break;
-      rest = rest.subspan(NLMSG_ALIGN(size));
+      const auto message = take_message(rest);
+      if (!message) break;
+      if (state->owner->on_message) state->owner->on_message(*message);
     }
   }
 }

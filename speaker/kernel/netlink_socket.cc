@@ -246,19 +246,14 @@ Acknowledgement NetlinkSocket::transaction(std::uint8_t subsystem, absl::Span<Me
       return result.ok() ? Acknowledgement{first, static_cast<int>(-n), {}} : result;
     }
     Bytes rest(receive_buffer_.data(), static_cast<std::size_t>(n));
-    while (const auto payload = message_payload(rest)) {
-      const auto ack = decode_acknowledgement(rest);
-      if (ack && ack->sequence - first <= last - first) {
-        if (result.ok() && !ack->ok()) result = *ack;
-        // What is said of the beginning is said of all: the transaction has failed as a whole.
-        if (ack->sequence == last || ack->sequence == first) {
-          discard_answers();
-          return result;
-        }
-      }
-      const std::size_t step = NLMSG_ALIGN(NLMSG_HDRLEN + payload->size());
-      if (step >= rest.size()) break;
-      rest = rest.subspan(step);
+    while (const auto message = take_message(rest)) {
+      const auto ack = decode_acknowledgement(*message);
+      if (!ack || ack->sequence - first > last - first) continue;
+      if (result.ok() && !ack->ok()) result = *ack;
+      // What is said of the beginning is said of all: the transaction has failed as a whole.
+      if (ack->sequence != last && ack->sequence != first) continue;
+      if (!result.ok()) discard_answers();
+      return result;
     }
   }
 }
@@ -281,15 +276,12 @@ void NetlinkSocket::send_and_collect(absl::Span<Message> messages, absl::Span<Ac
     const auto n = receive();
     if (n < 0) return fail(static_cast<int>(-n));
     Bytes rest(receive_buffer_.data(), static_cast<std::size_t>(n));
-    while (const auto payload = message_payload(rest)) {
-      const auto ack = decode_acknowledgement(rest);
+    while (const auto message = take_message(rest)) {
+      const auto ack = decode_acknowledgement(*message);
       if (ack && ack->sequence - first < messages.size()) {
         results[ack->sequence - first] = *ack;
         --missing;
       }
-      const std::size_t step = NLMSG_ALIGN(NLMSG_HDRLEN + payload->size());
-      if (step >= rest.size()) break;
-      rest = rest.subspan(step);
     }
   }
 }
@@ -306,25 +298,21 @@ int NetlinkSocket::dump_once(Message& message, std::vector<std::vector<std::uint
     const auto n = receive();
     if (n < 0) return static_cast<int>(-n);
     Bytes rest(receive_buffer_.data(), static_cast<std::size_t>(n));
-    while (const auto payload = message_payload(rest)) {
-      const auto header = *read_structure<nlmsghdr>(rest);
-      const std::size_t size = NLMSG_HDRLEN + payload->size();
-      if (header.nlmsg_seq == sequence_) {
-        interrupted |= (header.nlmsg_flags & NLM_F_DUMP_INTR) != 0;
-        if (header.nlmsg_type == NLMSG_DONE) {
-          const auto status = read_structure<int>(*payload).value_or(0);
-          if (status < 0) return -status;
-          return interrupted ? kIntrDump : 0;
-        }
-        if (header.nlmsg_type == NLMSG_ERROR) {
-          const auto ack = decode_acknowledgement(rest);
-          return ack ? ack->error : EBADMSG;
-        }
-        answers.emplace_back(rest.begin(), rest.begin() + static_cast<std::ptrdiff_t>(size));
-        if (!is_dump) return 0;
+    while (const auto answer = take_message(rest)) {
+      const auto header = *read_structure<nlmsghdr>(*answer);
+      if (header.nlmsg_seq != sequence_) continue;
+      interrupted |= (header.nlmsg_flags & NLM_F_DUMP_INTR) != 0;
+      if (header.nlmsg_type == NLMSG_DONE) {
+        const auto status = read_structure<int>(*message_payload(*answer)).value_or(0);
+        if (status < 0) return -status;
+        return interrupted ? kIntrDump : 0;
       }
-      if (NLMSG_ALIGN(size) >= rest.size()) break;
-      rest = rest.subspan(NLMSG_ALIGN(size));
+      if (header.nlmsg_type == NLMSG_ERROR) {
+        const auto ack = decode_acknowledgement(*answer);
+        return ack ? ack->error : EBADMSG;
+      }
+      answers.emplace_back(answer->begin(), answer->end());
+      if (!is_dump) return 0;
     }
   }
 }

@@ -14,6 +14,14 @@
 namespace kedge::speaker {
 namespace {
 
+Message request(int type, std::uint16_t flags = 0) {
+  Message message(static_cast<std::uint16_t>(NFNL_SUBSYS_NFTABLES << 8 | type), flags);
+  auto& header = message.put_header<nfgenmsg>();
+  header.nfgen_family = NFPROTO_INET;
+  header.version = NFNETLINK_V0;
+  return message;
+}
+
 std::optional<Bytes> attributes_of(Bytes answer) {
   const auto payload = message_payload(answer);
   if (!payload || payload->size() < sizeof(nfgenmsg)) return std::nullopt;
@@ -53,27 +61,11 @@ SetElement element_in(Bytes attributes) {
   return element;
 }
 
-Message set_request(const std::string& table, const std::string& set) {
-  auto message = nftables_request(NFT_MSG_GETSETELEM);
+Message set_request(int type, std::uint16_t flags, std::string_view table, std::string_view set) {
+  auto message = request(type, flags);
   message.put_text(NFTA_SET_ELEM_LIST_TABLE, table);
   message.put_text(NFTA_SET_ELEM_LIST_SET, set);
   return message;
-}
-
-}  // namespace
-
-Message nftables_request(int type, std::uint16_t flags) {
-  Message message(static_cast<std::uint16_t>(NFNL_SUBSYS_NFTABLES << 8 | type), flags);
-  auto& header = message.put_header<nfgenmsg>();
-  header.nfgen_family = NFPROTO_INET;
-  header.version = NFNETLINK_V0;
-  return message;
-}
-
-void put_element_key(Message& message, Bytes key) {
-  auto* data = message.begin_nest(NFTA_SET_ELEM_KEY);
-  message.put(NFTA_DATA_VALUE, key);
-  message.end_nest(data);
 }
 
 std::vector<std::uint8_t> user_data_of(std::string_view comment) {
@@ -83,6 +75,22 @@ std::vector<std::uint8_t> user_data_of(std::string_view comment) {
   data[1] = static_cast<std::uint8_t>(comment.size() + 1);
   std::copy(comment.begin(), comment.end(), data.begin() + 2);
   return data;
+}
+
+}  // namespace
+
+Message element_message(int type, std::uint16_t flags, std::string_view table, std::string_view set, Bytes key,
+                        std::string_view comment) {
+  auto message = set_request(type, flags, table, set);
+  auto* list = message.begin_nest(NFTA_SET_ELEM_LIST_ELEMENTS);
+  auto* element = message.begin_nest(NFTA_LIST_ELEM);
+  auto* data = message.begin_nest(NFTA_SET_ELEM_KEY);
+  message.put(NFTA_DATA_VALUE, key);
+  message.end_nest(data);
+  if (!comment.empty()) message.put(NFTA_SET_ELEM_USERDATA, user_data_of(comment));
+  message.end_nest(element);
+  message.end_nest(list);
+  return message;
 }
 
 void for_each_set_element(Bytes answer, const std::function<void(const SetElement&)>& visit) {
@@ -102,7 +110,7 @@ absl::StatusOr<std::vector<SetElement>> read_set(NetlinkSocket& socket, const st
   std::vector<SetElement> before;
   for (int reading = 0; reading < kReadings; ++reading) {
     std::vector<SetElement> elements;
-    auto message = set_request(table, set);
+    auto message = set_request(NFT_MSG_GETSETELEM, 0, table, set);
     const auto acknowledgement = socket.dump(message, [&](Bytes answer) {
       for_each_set_element(answer, [&](const SetElement& element) { elements.push_back(element); });
     });
@@ -121,12 +129,7 @@ absl::StatusOr<std::vector<SetElement>> read_set(NetlinkSocket& socket, const st
 
 absl::Status read_element(NetlinkSocket& socket, const std::string& table, const std::string& set, Bytes key,
                           const std::function<void(const SetElement&)>& visit) {
-  auto message = set_request(table, set);
-  auto* list = message.begin_nest(NFTA_SET_ELEM_LIST_ELEMENTS);
-  auto* element = message.begin_nest(NFTA_LIST_ELEM);
-  put_element_key(message, key);
-  message.end_nest(element);
-  message.end_nest(list);
+  auto message = element_message(NFT_MSG_GETSETELEM, 0, table, set, key);
   const auto acknowledgement = socket.get(message, [&](Bytes answer) { for_each_set_element(answer, visit); });
   if (acknowledgement.error == ENOENT) return absl::OkStatus();
   return kernel_status(acknowledgement, absl::StrCat("read an element of the set ", set, " of table inet ", table));
@@ -134,7 +137,7 @@ absl::Status read_element(NetlinkSocket& socket, const std::string& table, const
 
 absl::StatusOr<std::uint64_t> read_packet_counter(NetlinkSocket& socket, const std::string& table,
                                                   const std::string& name) {
-  auto message = nftables_request(NFT_MSG_GETOBJ);
+  auto message = request(NFT_MSG_GETOBJ);
   message.put_text(NFTA_OBJ_TABLE, table);
   message.put_text(NFTA_OBJ_NAME, name);
   message.put_u32(NFTA_OBJ_TYPE, htonl(NFT_OBJECT_COUNTER));
@@ -157,7 +160,7 @@ absl::StatusOr<std::uint64_t> read_packet_counter(NetlinkSocket& socket, const s
 }
 
 absl::StatusOr<std::size_t> count_rules(NetlinkSocket& socket, const std::string& table) {
-  auto message = nftables_request(NFT_MSG_GETRULE);
+  auto message = request(NFT_MSG_GETRULE);
   message.put_text(NFTA_RULE_TABLE, table);
   std::size_t rules = 0;
   const auto acknowledgement = socket.dump(message, [&](Bytes answer) {

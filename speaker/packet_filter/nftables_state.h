@@ -25,12 +25,10 @@ absl::StatusOr<std::uint64_t> read_packet_counter(NetlinkSocket& socket, const s
 // How many rules the table has; 0 when there is no such table.
 absl::StatusOr<std::size_t> count_rules(NetlinkSocket& socket, const std::string& table);
 
-// A message to nftables about a table of family inet. `type` is one of NFT_MSG_*.
-Message nftables_request(int type, std::uint16_t flags = 0);
-// Into an element of a list of elements.
-void put_element_key(Message& message, Bytes key);
-// An element's user data with nothing but a comment, in libnftnl's form; it is cut at 127 bytes.
-std::vector<std::uint8_t> user_data_of(std::string_view comment);
+// A message to nftables about one element of a set of a table of family inet. `type` is one of NFT_MSG_*SETELEM. The
+// comment is cut at 127 bytes; none when it is empty.
+Message element_message(int type, std::uint16_t flags, std::string_view table, std::string_view set, Bytes key,
+                        std::string_view comment = {});
 
 struct SetElement {
   std::vector<std::uint8_t> key;

@@ -31,8 +31,6 @@ class SetChange {
   absl::Status commit(NetlinkSocket& socket);
 
  private:
-  void put(int type, std::string_view set, Bytes key, std::string_view comment);
-
   std::string table_;
   std::vector<Message> messages_;
 };

@@ -104,21 +104,17 @@ def merge(output, results):
     path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
-def publish(results, output):
-    """Each part's text goes between `<!-- bench: NAME -->` and `<!-- end -->`."""
-    texts = {page: page.read_text(encoding="utf-8") for page in PAGES}
+def publish(name, part, run, output):
+    """The part's text goes between `<!-- bench: NAME -->` and `<!-- end -->`."""
+    marks = re.compile(rf"(<!-- bench: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+    page = next((page for page in PAGES if marks.search(page.read_text(encoding="utf-8"))), None)
+    if page is None:
+        sys.exit(f"bench: no page has a place for {name}: add the lines <!-- bench: {name} --> and <!-- end --> to one of docs/")
+    text = markdown(part, run, "images/performance")
+    page.write_text(marks.sub(lambda found: found[1] + text + found[2], page.read_text(encoding="utf-8")), encoding="utf-8")
     IMAGES.mkdir(parents=True, exist_ok=True)
-    for name, (part, run) in results.items():
-        marks = re.compile(rf"(<!-- bench: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        page = next((page for page, text in texts.items() if marks.search(text)), None)
-        if page is None:
-            sys.exit(f"bench: no page has a place for {name}: add the lines <!-- bench: {name} --> and <!-- end --> to one of docs/")
-        text = markdown(part, run, "images/performance")
-        texts[page] = marks.sub(lambda found, text=text: found[1] + text + found[2], texts[page])
-        for plot in part.plots:
-            shutil.copy(output / f"{plot.name}.svg", IMAGES)
-    for page, text in texts.items():
-        page.write_text(text, encoding="utf-8")
+    for plot in part.plots:
+        shutil.copy(output / f"{plot.name}.svg", IMAGES)
 
 
 def main():
@@ -141,7 +137,7 @@ def main():
         show(part, run)
         merge(arguments.output, {name: (part, run)})
         if arguments.publish:
-            publish({name: (part, run)}, arguments.output)
+            publish(name, part, run, arguments.output)
     texts = [f"# {part.title}\n\n{markdown(part, run, '.')}" for part, run in results.values()]
     (arguments.output / "report.md").write_text("\n".join(texts), encoding="utf-8")
     goals = [goal for part, _ in results.values() for goal in part.goals]

@@ -55,11 +55,6 @@ void check(speaker::Bytes bytes) {
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   speaker::Bytes rest(data, size);
   check(rest);
-  while (const auto payload = speaker::message_payload(rest)) {
-    const std::size_t length = NLMSG_HDRLEN + payload->size();
-    check(rest.first(length));
-    if (NLMSG_ALIGN(length) >= rest.size()) break;
-    rest = rest.subspan(NLMSG_ALIGN(length));
-  }
+  while (const auto message = speaker::take_message(rest)) check(*message);
   return 0;
 }

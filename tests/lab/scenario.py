@@ -305,6 +305,11 @@ class Scenario:
                 return (hops[0] if hops else None, path.get("locPrf"))
         return None
 
+    def announcers(self, node, prefix):
+        """Neighbours that have announced exactly this prefix to the node."""
+        table = self.json(node, "vtysh", "-c", "show bgp ipv6 unicast json")
+        return {path["peerId"] for path in table["routes"].get(prefix, [])}
+
     # Moves
 
     def prefix_of(self, address):

@@ -128,7 +128,7 @@ def test_an_attach_that_is_replayed(lab):
 @pytest.mark.parametrize("what", ["the victim's", "::/0", "2001:db8:c0::/64", "2001:db8:2000::/48"])
 def test_a_prefix_that_is_not_the_node_s_own(lab, events, watched, what):
     wanted = watched.prefix if what == "the victim's" else what
-    announced = at_reflector(lab, wanted)
+    announced = lab.announcers("core", wanted)
     thief, mn, before = Thief(lab, "ar1"), invented(), len(events.all())
     # That is how a speaker tells an LM what it serves that the LM does not know of: the one way to name a prefix. Beside one
     # that is free, and is taken up.
@@ -139,18 +139,12 @@ def test_a_prefix_that_is_not_the_node_s_own(lab, events, watched, what):
     assert watched.at() == "ar2" and lab.binding(watched.prefix)["mn_id"] == lab.mn_id("mn2")
     # What is taken up is announced by ar1; by then the other would be too.
     events.wait_for("ADVERTISED", since=before, prefix=free)
-    scenarios.wait_until("the free one is announced", lambda: at_reflector(lab, free))
-    assert at_reflector(lab, wanted) == announced
+    scenarios.wait_until("the free one is announced", lambda: lab.announcers("core", free))
+    assert lab.announcers("core", wanted) == announced
 
 
 def known(lab):
     return {binding["prefix"] for binding in lab.bindings()}
-
-
-def at_reflector(lab, prefix):
-    """Who announces exactly this prefix."""
-    table = lab.json("core", "vtysh", "-c", "show bgp ipv6 unicast json")
-    return {path["peerId"] for path in table["routes"].get(prefix, [])}
 
 
 def test_a_detach_of_a_node_that_is_elsewhere(lab, watched):

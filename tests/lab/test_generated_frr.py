@@ -47,12 +47,6 @@ def session(lab, ar):
     return table["peers"][{"ar1": "2001:db8:a1::1", "ar2": "2001:db8:a2::1"}[ar]]["state"]
 
 
-def at_core(lab, prefix):
-    """Announcers of exactly this prefix at the reflector."""
-    table = lab.json("core", "vtysh", "-c", "show bgp ipv6 unicast json")
-    return {path["peerId"] for path in table["routes"].get(prefix, [])}
-
-
 def test_nodes_move_without_loss(lab, events, prefix, tmp_path, capsys, request):
     mn1 = Mobile(lab, events, "mn1", "ar1", "2001:db8:1000:")
     with flow_to(lab, tmp_path, mn1) as flow:
@@ -101,21 +95,21 @@ def test_an_access_router_gets_nothing_past_the_reflector_that_is_not_its_own(la
     configure(lab, "ar1", "router bgp 65000", "address-family ipv6 unicast", *open_up, "end")
     try:
         # A /64 of a pool is what it may announce; sent after the other, or with it.
-        scenarios.wait_until("what it may announce has come", lambda: "2001:db8:a1::1" in at_core(lab, "2001:db8:1000:77::/64"))
+        scenarios.wait_until("what it may announce has come", lambda: "2001:db8:a1::1" in lab.announcers("core", "2001:db8:1000:77::/64"))
         sent = lab.json("ar1", "vtysh", "-c", f"show bgp ipv6 unicast neighbors {REFLECTOR} advertised-routes json")
         assert prefix_text in sent["advertisedRoutes"], "it has not even been tried"
-        assert "2001:db8:a1::1" not in at_core(lab, prefix_text), what
+        assert "2001:db8:a1::1" not in lab.announcers("core", prefix_text), what
     finally:
         configure(lab, "ar1", "router bgp 65000", "address-family ipv6 unicast", *shut, "end")
-    scenarios.wait_until("that is withdrawn", lambda: not at_core(lab, "2001:db8:1000:77::/64"))
+    scenarios.wait_until("that is withdrawn", lambda: not lab.announcers("core", "2001:db8:1000:77::/64"))
 
 
 def test_a_static_with_a_tag_of_kedge_is_announced_inside_of_a_pool_only(lab):
     inside, outside = "2001:db8:1000:78::/64", "2001:db8:c1::/64"
     configure(lab, "ar2", *(f"ipv6 route {one} blackhole tag 1" for one in (outside, inside)), "end")
     try:
-        scenarios.wait_until("the one inside of a pool has come", lambda: at_core(lab, inside))
-        assert not at_core(lab, outside)
+        scenarios.wait_until("the one inside of a pool has come", lambda: lab.announcers("core", inside))
+        assert not lab.announcers("core", outside)
     finally:
         configure(lab, "ar2", *(f"no ipv6 route {one} blackhole tag 1" for one in (outside, inside)), "end")
-    scenarios.wait_until("that is withdrawn", lambda: not at_core(lab, inside))
+    scenarios.wait_until("that is withdrawn", lambda: not lab.announcers("core", inside))
