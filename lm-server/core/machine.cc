@@ -58,6 +58,7 @@ Output Machine::session_up(const v1::Hello& hello, std::uint64_t session, System
   for (const auto& [name, other] : nodes_) *welcome->mutable_welcome()->add_nodes() = other.info;
   *welcome->mutable_welcome()->mutable_revision() = revision();
   welcome->mutable_welcome()->set_preference_levels(settings_.preference_levels);
+  welcome->mutable_welcome()->set_takes_acks(true);
   if (settings_.idle_after > settings_.idle_after.zero()) {
     *welcome->mutable_welcome()->mutable_idle_after() = kedge::to_proto(settings_.idle_after);
   }

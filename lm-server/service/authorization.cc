@@ -43,6 +43,7 @@ const std::vector<MethodRule>& method_rules() {
   static const std::vector<Grant> operators = {{Role::kOperator}};
   static const std::vector<MethodRule> rules = {
       {"kedge.v1.Mobility.Attach", speaker_for_itself},
+      {"kedge.v1.Mobility.AttachMany", speaker_for_itself},
       {"kedge.v1.Mobility.Detach", speaker_for_itself},
       {"kedge.v1.Mobility.Session", speaker_for_itself},
       {"kedge.v1.Mobility.Query",

@@ -181,35 +181,62 @@ void Engine::submit(Output output, Reply reply, const Request& request) {
     if (output.commit) {
       output.commit->journal.push_back(std::move(*entry));
     } else {
-      store_.commit({0, 0, Durability::kLazy, {}, {std::move(*entry)}}, nullptr);
+      orders_.push_back({{0, 0, Durability::kLazy, {}, {std::move(*entry)}}, nullptr});
     }
   }
   const std::uint64_t number = next_number_++;
   auto commit = std::exchange(output.commit, std::nullopt);
-  pending_.push_back({number, !commit, std::move(output), std::move(reply)});
+  pending_.push_back({number, commit.has_value(), std::move(output), std::move(reply)});
   if (commit) {
-    store_.commit(std::move(*commit), [this, number](absl::Status status) {
-      boost::asio::post(io_, [this, number, status = std::move(status)] { committed(number, status); });
-    });
+    orders_.push_back({std::move(*commit), [this, number](absl::Status status) { answer(number, std::move(status)); }});
   }
+  if (!together_) hand_over();
+}
+
+void Engine::together(const std::function<void()>& commands) {
+  together_ = true;
+  commands();
+  together_ = false;
+  hand_over();
+}
+
+void Engine::hand_over() {
+  if (!orders_.empty()) store_.commit_all(std::exchange(orders_, {}));
   release_what_is_done();
   arm_timer();
 }
 
-void Engine::committed(std::uint64_t number, const absl::Status& status) {
-  // One of those that were given up when the store failed.
-  if (pending_.empty() || number < pending_.front().number) return;
-  if (!status.ok()) return fail(status);
-  // The store answers in order.
-  for (auto& pending : pending_) {
-    if (pending.number > number) break;
-    pending.done = true;
+void Engine::answer(std::uint64_t number, absl::Status status) {
+  {
+    std::lock_guard lock(answers_mutex_);
+    answers_.emplace_back(number, std::move(status));
+    if (answers_.size() > 1) return;
+  }
+  boost::asio::post(io_, [this] { take_answers(); });
+}
+
+void Engine::take_answers() {
+  std::vector<std::pair<std::uint64_t, absl::Status>> answers;
+  {
+    std::lock_guard lock(answers_mutex_);
+    answers.swap(answers_);
+  }
+  for (const auto& [number, status] : answers) {
+    // One of those that were given up when the store failed.
+    if (pending_.empty() || number < pending_.front().number) continue;
+    if (status.ok()) {
+      durable_ = number;
+    } else {
+      release_what_is_done();
+      fail(status);
+    }
   }
   release_what_is_done();
 }
 
 void Engine::release_what_is_done() {
-  while (!pending_.empty() && pending_.front().done) {
+  // The store answers in order.
+  while (!pending_.empty() && (!pending_.front().commits || pending_.front().number <= durable_)) {
     Pending pending = std::move(pending_.front());
     pending_.pop_front();
     for (const auto& message : pending.output.messages) {

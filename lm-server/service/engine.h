@@ -10,8 +10,11 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <unordered_map>
+#include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -51,6 +54,8 @@ class Engine {
   // Ends all sessions; answers nothing new.
   void stop();
 
+  // Runs `commands`, which call what follows here: what they change goes to the store together.
+  void together(const std::function<void()>& commands);
   // Each command is recorded in the audit trail as what `who` has asked for.
   void attach(const v1::AttachRequest& request, Request who, AttachDone done);
   void detach(const v1::DetachRequest& request, Request who, DetachDone done);
@@ -78,7 +83,8 @@ class Engine {
   using Reply = std::function<void(const absl::Status&, const Output&)>;
   struct Pending {
     std::uint64_t number;
-    bool done;
+    // It waits for the store.
+    bool commits;
     Output output;
     Reply reply;
   };
@@ -86,7 +92,10 @@ class Engine {
   // Never runs backwards.
   SystemTime now() const;
   void submit(Output output, Reply reply, const Request& request = {});
-  void committed(std::uint64_t number, const absl::Status& status);
+  // On a thread of the store.
+  void answer(std::uint64_t number, absl::Status status);
+  void take_answers();
+  void hand_over();
   void release_what_is_done();
   void count(const v1::Event& event);
   void fail(const absl::Status& status);
@@ -105,6 +114,14 @@ class Engine {
   const SystemTime started_at_;
   const SteadyTime steady_start_;
   std::deque<Pending> pending_;
+  // The last that the store has answered.
+  std::uint64_t durable_ = 0;
+  // Commits that wait for the end of together().
+  std::vector<Store::Order> orders_;
+  bool together_ = false;
+  // The store's answers: many come at once, and one wake-up is enough for them.
+  std::mutex answers_mutex_;
+  std::vector<std::pair<std::uint64_t, absl::Status>> answers_;
   std::uint64_t next_number_ = 1;
   std::uint64_t next_session_ = 1;
   std::unordered_map<std::uint64_t, std::shared_ptr<SessionChannel>> sessions_;

@@ -1,5 +1,7 @@
 #include "lm-server/service/mobility_service.h"
 
+#include <algorithm>
+#include <cstddef>
 #include <deque>
 #include <memory>
 #include <mutex>
@@ -12,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "boost/asio/post.hpp"
 #include "common/status.h"
+#include "common/text.h"
 #include "lm-server/core/rules.h"
 #include "lm-server/service/admission.h"
 #include "lm-server/service/version.h"
@@ -19,8 +22,12 @@
 namespace kedge::lm {
 namespace {
 
+constexpr std::string_view kAttach = "kedge.v1.Mobility.Attach";
 constexpr std::string_view kQuery = "kedge.v1.Mobility.Query";
 constexpr std::string_view kSession = "kedge.v1.Mobility.Session";
+
+// Of one kind in one message: attaches, acknowledgements, records.
+constexpr int kMostTogether = 256;
 
 // `only`: bindings that this access router is a holder of.
 absl::Status query(const Machine& machine, const v1::QueryRequest& request, const std::optional<std::string>& only,
@@ -42,9 +49,32 @@ absl::Status query(const Machine& machine, const v1::QueryRequest& request, cons
                                  : absl::StrCat("no binding covers ", request.prefix()));
 }
 
+absl::Status check_many(const v1::AttachManyRequest& request) {
+  if (request.requests().empty() || request.requests_size() > kMostTogether) {
+    return absl::InvalidArgumentError(absl::StrCat("requests: must be 1 to ", kMostTogether));
+  }
+  for (int i = 0; i < request.requests_size(); ++i) {
+    if (request.requests(i).ar() == request.ar()) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("requests[", i, "].ar: must be \"", shortened(request.ar()), "\" as that of the whole"));
+  }
+  return absl::OkStatus();
+}
+
+// For the audit trail: each attach is one, whether it came alone or with others.
+Request as_attach(const Caller& caller, const v1::AttachRequest& request) {
+  return as_request(caller, kAttach,
+                    absl::StrCat(request.mn_id(), " at ", request.ar(), ", ", v1::Trigger_Name(request.trigger())));
+}
+
+// Its speaker has given it up: what the request says of its age may not be true any more.
+absl::Status given_up() { return absl::CancelledError("the speaker does not wait for the answer"); }
+
 // What is read ahead of the engine, in messages and bytes. More waits at the speaker, which so cannot flood it.
 constexpr std::size_t kMostUntaken = 256;
 constexpr std::size_t kMostUntakenBytes = 256 << 10;
+// Records of one message. A client takes messages of up to 4 MiB unless it is told otherwise.
+constexpr std::size_t kMostBytesTogether = 64 << 10;
 
 // A session's stream. Messages are read on gRPC's thread as they come and taken by the engine together: after a storm
 // of moves there are thousands of acknowledgements, and two wake-ups for each cost more than what is done about it.
@@ -75,7 +105,7 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::SpeakerMessage, v1::Lm
       return finish(absl::ResourceExhaustedError(
           absl::StrCat("the speaker is more than ", queue_limit_, " changes behind; connect again for a snapshot")));
     }
-    if (queue_.size() == 1) write_first();
+    if (being_written_ == 0) write_first();
   }
 
   void close(const absl::Status& status) override {
@@ -99,8 +129,9 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::SpeakerMessage, v1::Lm
     std::lock_guard lock(mutex_);
     reader_->written();
     if (!ok || finished_) return;
-    queue_.pop_front();
-    if (snapshot_waiting_ > 0) --snapshot_waiting_;
+    queue_.erase(queue_.begin(), queue_.begin() + static_cast<std::ptrdiff_t>(being_written_));
+    snapshot_waiting_ -= std::min(snapshot_waiting_, being_written_);
+    being_written_ = 0;
     if (!queue_.empty()) write_first();
   }
 
@@ -123,10 +154,31 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::SpeakerMessage, v1::Lm
         caller_(std::move(caller)),
         queue_limit_(queue_limit) {}
 
-  // Called with the mutex held. Those with more behind them may go together, in one TLS record and one system call.
+  // Called with the mutex held. Records that wait together go in one message: what a message costs is mostly not what
+  // is in it. Those with more behind them may go in one TLS record and one system call.
   void write_first() {
     reader_->writing();
-    StartWrite(queue_.front().get(), queue_.size() > 1 ? grpc::WriteOptions().set_buffer_hint() : grpc::WriteOptions());
+    const auto* message = queue_.front().get();
+    being_written_ = 1;
+    if (takes_records_ && message->has_record() && queue_.size() > 1 && queue_[1]->has_record()) {
+      being_written_ = gather_records();
+      message = &records_;
+    }
+    const bool more = queue_.size() > being_written_;
+    StartWrite(message, more ? grpc::WriteOptions().set_buffer_hint() : grpc::WriteOptions());
+  }
+
+  // Called with the mutex held. How many they are.
+  std::size_t gather_records() {
+    auto& records = *records_.mutable_records();
+    records.clear_records();
+    std::size_t bytes = 0;
+    for (const auto& message : queue_) {
+      if (!message->has_record() || records.records_size() == kMostTogether || bytes > kMostBytesTogether) break;
+      bytes += message->ByteSizeLong();
+      *records.add_records() = message->record();
+    }
+    return static_cast<std::size_t>(records.records_size());
   }
 
   // Called with the mutex held.
@@ -143,9 +195,13 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::SpeakerMessage, v1::Lm
       messages.swap(untaken_);
       untaken_bytes_ = 0;
     }
-    for (const auto& message : messages) {
-      if (const auto status = take(*message); !status.ok()) return close(status);
-    }
+    absl::Status status;
+    engine_.together([&] {
+      for (auto message = messages.begin(); status.ok() && message != messages.end(); ++message) {
+        status = take(**message);
+      }
+    });
+    if (!status.ok()) return close(status);
     std::lock_guard lock(mutex_);
     if (std::exchange(paused_, false)) read_next();
   }
@@ -156,6 +212,7 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::SpeakerMessage, v1::Lm
       {
         std::lock_guard lock(mutex_);
         if (finished_) return absl::OkStatus();
+        takes_records_ = in.hello().takes_records();
       }
       if (auto s = authorizer_.check(caller_, kSession, in.hello().ar()); !s.ok()) return s;
       // The engine keeps the channel until close_session(), which finish() calls.
@@ -167,6 +224,12 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::SpeakerMessage, v1::Lm
     switch (in.kind_case()) {
       case v1::SpeakerMessage::kAck:
         engine_.ack(session_, in.ack());
+        return absl::OkStatus();
+      case v1::SpeakerMessage::kAcks:
+        if (in.acks().acks_size() > kMostTogether) {
+          return absl::InvalidArgumentError(absl::StrCat("acks: at most ", kMostTogether));
+        }
+        for (const auto& ack : in.acks().acks()) engine_.ack(session_, ack);
         return absl::OkStatus();
       case v1::SpeakerMessage::kHealth:
         engine_.health(session_, in.health());
@@ -182,12 +245,12 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::SpeakerMessage, v1::Lm
     }
   }
 
-  // Called with the mutex held. A write that is under way keeps its message in the queue.
+  // Called with the mutex held. A write that is under way keeps its messages in the queue.
   void finish(const absl::Status& status) {
     if (finished_) return;
     finished_ = true;
     reader_->finished();
-    if (queue_.size() > 1) queue_.erase(queue_.begin() + 1, queue_.end());
+    queue_.erase(queue_.begin() + static_cast<std::ptrdiff_t>(being_written_), queue_.end());
     Finish(to_grpc_status(status));
     // Not left to OnDone: the status waits for a reader that does not read.
     boost::asio::post(io_, [self = weak_.lock()] {
@@ -214,6 +277,10 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::SpeakerMessage, v1::Lm
   // Reading waits for the engine.
   bool paused_ = false;
   std::deque<std::shared_ptr<const v1::LmMessage>> queue_;
+  // Of the queue, from its front.
+  std::size_t being_written_ = 0;
+  bool takes_records_ = false;
+  v1::LmMessage records_;
   std::size_t snapshot_waiting_ = 0;
   bool snapshot_queued_ = false;
   bool finished_ = false;
@@ -231,19 +298,43 @@ absl::StatusOr<Ipv6Prefix> parse_prefix_or_address(const std::string& text) {
 grpc::ServerUnaryReactor* MobilityService::Attach(grpc::CallbackServerContext* context,
                                                   const v1::AttachRequest* request, v1::AttachResponse* response) {
   auto* reactor = context->DefaultReactor();
-  const auto caller = admit(authorizer_, *context, "kedge.v1.Mobility.Attach", reactor, request->ar());
+  const auto caller = admit(authorizer_, *context, kAttach, reactor, request->ar());
   if (!caller) return reactor;
-  boost::asio::post(io_, [this, context, request, response, reactor,
-                          who = as_request(*caller, "kedge.v1.Mobility.Attach",
-                                           absl::StrCat(request->mn_id(), " at ", request->ar(), ", ",
-                                                        v1::Trigger_Name(request->trigger())))] {
-    // Its speaker has given it up: what the request says of its age may not be true any more.
-    if (context->IsCancelled()) {
-      return reactor->Finish(to_grpc_status(absl::CancelledError("the speaker does not wait for the answer")));
-    }
+  boost::asio::post(io_, [this, context, request, response, reactor, who = as_attach(*caller, *request)] {
+    if (context->IsCancelled()) return reactor->Finish(to_grpc_status(given_up()));
     engine_.attach(*request, who, [response, reactor](absl::StatusOr<v1::AttachResponse> result) {
       if (result.ok()) *response = std::move(*result);
       reactor->Finish(to_grpc_status(result.status()));
+    });
+  });
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* MobilityService::AttachMany(grpc::CallbackServerContext* context,
+                                                      const v1::AttachManyRequest* request,
+                                                      v1::AttachManyResponse* response) {
+  auto* reactor = context->DefaultReactor();
+  const auto caller = admit(authorizer_, *context, "kedge.v1.Mobility.AttachMany", reactor, request->ar());
+  if (!caller) return reactor;
+  if (const auto s = check_many(*request); !s.ok()) {
+    reactor->Finish(to_grpc_status(s));
+    return reactor;
+  }
+  boost::asio::post(io_, [this, context, request, response, reactor, caller = *caller] {
+    if (context->IsCancelled()) return reactor->Finish(to_grpc_status(given_up()));
+    for (int i = 0; i < request->requests_size(); ++i) response->add_results();
+    auto left = std::make_shared<int>(request->requests_size());
+    engine_.together([&] {
+      for (int i = 0; i < request->requests_size(); ++i) {
+        engine_.attach(request->requests(i), as_attach(caller, request->requests(i)),
+                       [result = response->mutable_results(i), left, reactor](absl::StatusOr<v1::AttachResponse> done) {
+                         if (done.ok()) *result->mutable_response() = *std::move(done);
+                         const auto status = to_grpc_status(done.status());
+                         result->set_code(status.error_code());
+                         result->set_message(status.error_message());
+                         if (--*left == 0) reactor->Finish(grpc::Status::OK);
+                       });
+      }
     });
   });
   return reactor;

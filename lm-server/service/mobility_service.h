@@ -20,6 +20,8 @@ class MobilityService : public v1::Mobility::CallbackService {
 
   grpc::ServerUnaryReactor* Attach(grpc::CallbackServerContext* context, const v1::AttachRequest* request,
                                    v1::AttachResponse* response) override;
+  grpc::ServerUnaryReactor* AttachMany(grpc::CallbackServerContext* context, const v1::AttachManyRequest* request,
+                                       v1::AttachManyResponse* response) override;
   grpc::ServerUnaryReactor* Detach(grpc::CallbackServerContext* context, const v1::DetachRequest* request,
                                    v1::DetachResponse* response) override;
   grpc::ServerUnaryReactor* Query(grpc::CallbackServerContext* context, const v1::QueryRequest* request,

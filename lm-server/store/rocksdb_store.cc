@@ -365,6 +365,14 @@ void RocksDbStore::commit(Commit commit, Done done) {
   wake_.notify_one();
 }
 
+void RocksDbStore::commit_all(std::vector<Order> orders) {
+  {
+    std::lock_guard lock(queue_mutex_);
+    for (auto& order : orders) queue_.push_back({std::move(order.commit), std::move(order.done), absl::OkStatus()});
+  }
+  wake_.notify_one();
+}
+
 void RocksDbStore::run() {
   while (true) {
     std::deque<Waiting> group;

@@ -58,6 +58,7 @@ class RocksDbStore : public Store {
   std::unique_ptr<StoreCursor> cursor() override;
   std::unique_ptr<JournalCursor> journal(std::uint64_t after) override;
   void commit(Commit commit, Done done) override;
+  void commit_all(std::vector<Order> orders) override;
   absl::StatusOr<std::uint64_t> watch(std::uint64_t revision, Watcher watcher) override;
   void unwatch(std::uint64_t id) override;
   absl::Status compact(std::uint64_t revision) override;

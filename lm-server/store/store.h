@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -51,6 +52,11 @@ class Store {
  public:
   using Done = std::function<void(absl::Status)>;
   using Watcher = std::function<void(const Change&)>;
+  // A commit, and who is told of it.
+  struct Order {
+    Commit commit;
+    Done done;
+  };
 
   virtual ~Store() = default;
 
@@ -65,6 +71,11 @@ class Store {
   // what to do. Nothing of a commit that fails is kept.
   // Its entries of the journal are written with it, as one; with revision 0 they alone, and `done` may be empty.
   virtual void commit(Commit commit, Done done) = 0;
+
+  // As so many calls of commit(): each is answered for itself. They reach the disk together.
+  virtual void commit_all(std::vector<Order> orders) {
+    for (auto& order : orders) commit(std::move(order.commit), std::move(order.done));
+  }
 
   // Entries with a greater id. Ids grow by one with each; the oldest entries go when there are too many.
   virtual std::unique_ptr<JournalCursor> journal(std::uint64_t after) = 0;

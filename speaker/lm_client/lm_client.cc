@@ -10,6 +10,7 @@
 #include "common/log.h"
 #include "common/status.h"
 #include "kedge/v1/mobility.grpc.pb.h"
+#include "speaker/lm_client/attach_queue.h"
 
 namespace kedge::speaker {
 namespace {
@@ -27,13 +28,20 @@ constexpr auto kLastingSession = 5s;
 // The request says how long ago the MN was heard: one that comes late would make it look younger than it is, so it is
 // given up and sent anew.
 constexpr auto kLongestAttach = 2s;
+// Of Acks.
+constexpr int kMostAcks = 256;
 
 class GrpcLmClient : public LmClient {
  public:
   using Stream = ClientStream<v1::SpeakerMessage, v1::LmMessage>;
 
   GrpcLmClient(boost::asio::any_io_executor executor, std::shared_ptr<grpc::Channel> channel, LmClientOptions options)
-      : executor_(executor), stub_(v1::Mobility::NewStub(channel)), options_(std::move(options)), retry_(executor) {}
+      : executor_(executor),
+        stub_(v1::Mobility::NewStub(channel)),
+        options_(std::move(options)),
+        retry_(executor),
+        attaches_({[this](auto request, auto done) { call_attach(std::move(request), std::move(done)); },
+                   [this](auto request, auto done) { call_attach_many(std::move(request), std::move(done)); }}) {}
 
   ~GrpcLmClient() override { stop(); }
 
@@ -46,10 +54,18 @@ class GrpcLmClient : public LmClient {
     stream_.reset();
   }
 
+  // Those of one turn of the executor go together.
   void ack(const v1::Ack& ack) override {
-    v1::SpeakerMessage message;
-    *message.mutable_ack() = ack;
-    if (synced_) stream_->write(std::move(message));
+    if (!synced_) return;
+    auto& acks = *acks_.mutable_acks();
+    *acks.add_acks() = ack;
+    if (acks.acks_size() >= kMostAcks) {
+      send_acks();
+    } else if (acks.acks_size() == 1) {
+      boost::asio::post(executor_, [this, alive = alive_] {
+        if (*alive) send_acks();
+      });
+    }
   }
 
   void report_health(const v1::SpeakerHealth& health) override {
@@ -58,21 +74,17 @@ class GrpcLmClient : public LmClient {
   }
 
   void report_activity(const v1::Activity& activity) override {
+    if (!synced_) return;
+    send_acks();
     v1::SpeakerMessage message;
     *message.mutable_activity() = activity;
-    if (synced_) stream_->write(std::move(message));
+    stream_->write(std::move(message));
   }
 
   void attach(const v1::AttachRequest& request, std::function<void(const absl::Status&)> done) override {
-    async_unary<v1::AttachRequest, v1::AttachResponse>(
-        executor_, request,
-        [this](auto* context, const auto* in, auto* out, auto callback) {
-          context->set_deadline(std::chrono::system_clock::now() + kLongestAttach);
-          stub_->async()->Attach(context, in, out, std::move(callback));
-        },
-        [alive = alive_, done = std::move(done)](const grpc::Status& status, const v1::AttachResponse&) {
-          if (*alive) done(from_grpc_status(status));
-        });
+    attaches_.add(request, [alive = alive_, done = std::move(done)](const absl::Status& status) {
+      if (*alive) done(status);
+    });
   }
 
   void detach(const v1::DetachRequest& request, std::function<void(const absl::Status&)> done) override {
@@ -87,9 +99,42 @@ class GrpcLmClient : public LmClient {
   }
 
  private:
+  template <typename Done>
+  void call_attach(v1::AttachRequest request, Done done) {
+    async_unary<v1::AttachRequest, v1::AttachResponse>(
+        executor_, std::move(request),
+        [this](auto* context, const auto* in, auto* out, auto callback) {
+          context->set_deadline(std::chrono::system_clock::now() + kLongestAttach);
+          stub_->async()->Attach(context, in, out, std::move(callback));
+        },
+        [done = std::move(done)](const grpc::Status& status, v1::AttachResponse& response) {
+          done(result_of(status, response));
+        });
+  }
+
+  template <typename Done>
+  void call_attach_many(v1::AttachManyRequest request, Done done) {
+    async_unary<v1::AttachManyRequest, v1::AttachManyResponse>(
+        executor_, std::move(request),
+        [this](auto* context, const auto* in, auto* out, auto callback) {
+          context->set_deadline(std::chrono::system_clock::now() + kLongestAttach);
+          stub_->async()->AttachMany(context, in, out, std::move(callback));
+        },
+        [done = std::move(done)](const grpc::Status& status, v1::AttachManyResponse& response) {
+          done(result_of(status, response));
+        });
+  }
+
+  template <typename Response>
+  static absl::StatusOr<Response> result_of(const grpc::Status& status, Response& response) {
+    if (!status.ok()) return from_grpc_status(status);
+    return std::move(response);
+  }
+
   void connect() {
     snapshot_.emplace();
     synced_ = false;
+    acks_.Clear();
     auto alive = alive_;
     stream_ = Stream::open(
         executor_,
@@ -108,6 +153,7 @@ class GrpcLmClient : public LmClient {
     hello.mutable_hello()->set_ar(options_.ar);
     hello.mutable_hello()->set_incarnation(options_.incarnation);
     hello.mutable_hello()->set_version(options_.version);
+    hello.mutable_hello()->set_takes_records(true);
     stream_->write(std::move(hello));
   }
 
@@ -115,18 +161,23 @@ class GrpcLmClient : public LmClient {
     switch (message.kind_case()) {
       case v1::LmMessage::kWelcome:
         if (snapshot_) snapshot_->welcome = message.welcome();
+        takes_acks_ = message.welcome().takes_acks();
         break;
       case v1::LmMessage::kRecord:
-        if (synced_) {
-          on_record(message.record());
-        } else if (message.record().has_binding()) {
-          snapshot_->bindings.push_back(message.record().binding());
+        take(message.record());
+        break;
+      case v1::LmMessage::kRecords:
+        for (const auto& record : message.records().records()) {
+          take(record);
+          // It may have ended the session.
+          if (stream_ == nullptr) return;
         }
         break;
       case v1::LmMessage::kSnapshotEnd:
         if (!snapshot_) break;
         synced_ = true;
         unreachable_ = false;
+        attaches_.begin_anew();
         synced_at_ = std::chrono::steady_clock::now();
         on_connection(absl::OkStatus());
         on_snapshot(*std::exchange(snapshot_, std::nullopt));
@@ -135,6 +186,25 @@ class GrpcLmClient : public LmClient {
       case v1::LmMessage::KIND_NOT_SET:
         // From a newer LM.
         break;
+    }
+  }
+
+  void take(const v1::Record& record) {
+    if (synced_) {
+      on_record(record);
+    } else if (record.has_binding()) {
+      snapshot_->bindings.push_back(record.binding());
+    }
+  }
+
+  void send_acks() {
+    const auto message = std::exchange(acks_, {});
+    if (!synced_ || message.acks().acks().empty()) return;
+    if (takes_acks_ && message.acks().acks_size() > 1) return stream_->write(message);
+    for (const auto& ack : message.acks().acks()) {
+      v1::SpeakerMessage single;
+      *single.mutable_ack() = ack;
+      stream_->write(std::move(single));
     }
   }
 
@@ -165,9 +235,13 @@ class GrpcLmClient : public LmClient {
   boost::asio::steady_timer retry_;
   std::chrono::milliseconds retry_after_ = kFirstRetry;
   std::shared_ptr<Stream> stream_;
+  AttachQueue attaches_;
   std::optional<Snapshot> snapshot_;
   std::optional<v1::SpeakerHealth> health_;
   bool synced_ = false;
+  // Acknowledgements that have not gone yet.
+  v1::SpeakerMessage acks_;
+  bool takes_acks_ = false;
   // The last session ended because of the way to the LM.
   bool unreachable_ = false;
   std::chrono::steady_clock::time_point synced_at_;

@@ -2,7 +2,8 @@
 // of JSON for each round.
 //
 // A round of attaches takes each mobile node of the range to the next access router (the first round: to its home).
-// What the LM then asks of the access routers is acknowledged at once, by sessions in this process.
+// What the LM then asks of the access routers is acknowledged at once, by sessions in this process; sessions and
+// attaches are the speaker's own client.
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
@@ -18,6 +19,8 @@
 #include "boost/asio/executor_work_guard.hpp"
 #include "boost/asio/io_context.hpp"
 #include "boost/asio/steady_timer.hpp"
+#include "common/asio_grpc.h"
+#include "common/status.h"
 #include "etcd_kv.grpc.pb.h"
 #include "grpcpp/create_channel.h"
 #include "grpcpp/security/credentials.h"
@@ -27,7 +30,7 @@ namespace kedge::bench {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-using Done = std::function<void(const grpc::Status&)>;
+using Done = std::function<void(const absl::Status&)>;
 
 constexpr auto kQuiet = std::chrono::milliseconds(300);
 
@@ -78,7 +81,9 @@ class Etcd : public Target {
         [&stub](auto* context, const auto* in, auto* out, auto callback) {
           stub.async()->Put(context, in, out, std::move(callback));
         },
-        [done = std::move(done)](const grpc::Status& status, const etcdserverpb::PutResponse&) { done(status); });
+        [done = std::move(done)](const grpc::Status& status, const etcdserverpb::PutResponse&) {
+          done(from_grpc_status(status));
+        });
   }
 
  private:
@@ -95,8 +100,8 @@ class Lm : public Target {
     for (int i = 0; i < options.routers; ++i) {
       routers_.push_back(std::make_unique<SimulatedRouter>(
           executor, channels[static_cast<std::size_t>(i) % channels.size()], absl::StrFormat("ar%d", i + 1),
-          incarnation_, [](const grpc::Status& status) {
-            std::fprintf(stderr, "lm_load: a session has ended: %s\n", status.error_message().c_str());
+          incarnation_, [](const absl::Status& status) {
+            std::fprintf(stderr, "lm_load: a session has ended: %s\n", status.ToString().c_str());
           }));
     }
   }
@@ -125,12 +130,7 @@ class Lm : public Target {
     request.set_trigger(v1::TRIGGER_ROUTER_SOLICITATION);
     request.set_incarnation(incarnation_);
     request.set_sequence(++sequence_);
-    async_unary<v1::AttachRequest, v1::AttachResponse>(
-        executor_, std::move(request),
-        [&router](auto* context, const auto* in, auto* out, auto callback) {
-          router.stub().async()->Attach(context, in, out, std::move(callback));
-        },
-        [done = std::move(done)](const grpc::Status& status, const v1::AttachResponse&) { done(status); });
+    router.lm().attach(request, std::move(done));
   }
 
   const std::vector<std::unique_ptr<SimulatedRouter>>& routers() const { return routers_; }
@@ -195,11 +195,11 @@ class Round {
   void next() {
     const auto node = options_.first + started_++;
     const auto begun = Clock::now();
-    target_.start(node, number_, [this, begun](const grpc::Status& status) {
+    target_.start(node, number_, [this, begun](const absl::Status& status) {
       if (status.ok()) {
         latencies_.push_back(Clock::now() - begun);
       } else if (failed_++ == 0) {
-        std::fprintf(stderr, "lm_load: %s\n", status.error_message().c_str());
+        std::fprintf(stderr, "lm_load: %s\n", status.ToString().c_str());
       }
       if (started_ < options_.nodes) {
         next();

@@ -14,47 +14,29 @@ using speaker::Forwarding;
 
 SimulatedRouter::SimulatedRouter(boost::asio::any_io_executor executor, std::shared_ptr<grpc::Channel> channel,
                                  std::string name, std::uint64_t incarnation,
-                                 std::function<void(const grpc::Status&)> on_end)
-    : executor_(std::move(executor)),
-      name_(std::move(name)),
-      incarnation_(incarnation),
-      stub_(v1::Mobility::NewStub(channel)),
-      on_end_(std::move(on_end)) {}
-
-SimulatedRouter::~SimulatedRouter() {
-  *alive_ = false;
-  if (stream_ != nullptr) stream_->cancel();
+                                 std::function<void(const absl::Status&)> on_end)
+    : name_(std::move(name)),
+      lm_(speaker::make_lm_client(std::move(executor), std::move(channel), {name_, incarnation, "bench"})) {
+  lm_->on_connection = [on_end = std::move(on_end)](const absl::Status& status) {
+    if (!status.ok()) on_end(status);
+  };
 }
 
 void SimulatedRouter::connect(std::function<void()> on_synced) {
-  on_synced_ = std::move(on_synced);
-  stream_ = Stream::open(
-      executor_, [this](auto* context, auto* reactor) { stub_->async()->Session(context, reactor); },
-      [this, alive = alive_](const v1::LmMessage& message) {
-        if (*alive) receive(message);
-      },
-      [this, alive = alive_](const grpc::Status& status) {
-        if (*alive) on_end_(status);
-      });
-  v1::SpeakerMessage hello;
-  hello.mutable_hello()->set_ar(name_);
-  hello.mutable_hello()->set_incarnation(incarnation_);
-  hello.mutable_hello()->set_version("bench");
-  stream_->write(std::move(hello));
-}
-
-void SimulatedRouter::receive(const v1::LmMessage& message) {
-  if (message.has_snapshot_end()) {
-    synced_ = true;
-    on_synced_();
-  } else if (message.has_record()) {
-    ++(synced_ ? records_ : snapshot_bindings_);
-    if (message.record().has_binding()) {
-      act(message.record().binding());
+  lm_->on_snapshot = [this, on_synced = std::move(on_synced)](const speaker::LmClient::Snapshot& snapshot) {
+    snapshot_bindings_ = snapshot.bindings.size();
+    for (const auto& binding : snapshot.bindings) act(binding);
+    on_synced();
+  };
+  lm_->on_record = [this](const v1::Record& record) {
+    ++records_;
+    if (record.has_binding()) {
+      act(record.binding());
     } else {
-      held_.erase(message.record().forget().prefix());
+      held_.erase(record.forget().prefix());
     }
-  }
+  };
+  lm_->start();
 }
 
 void SimulatedRouter::act(const v1::Binding& binding) {
@@ -67,14 +49,13 @@ void SimulatedRouter::act(const v1::Binding& binding) {
   }
   const auto ack = [&](v1::Stage stage, const std::string& redirects_to = {}, std::uint32_t level = 0) {
     if (!held.acknowledged.emplace(stage, redirects_to, level, own->releasing()).second) return;
-    v1::SpeakerMessage message;
-    auto& said = *message.mutable_ack();
+    v1::Ack said;
     said.set_prefix(binding.prefix());
     *said.mutable_generation() = binding.generation();
     said.set_stage(stage);
     said.set_redirects_to(redirects_to);
     said.set_preference(level);
-    stream_->write(std::move(message));
+    lm_->ack(said);
   };
 
   const auto desired = speaker::desired(binding, name_);

@@ -140,7 +140,7 @@ class RunningServer {
     return v1::Admin::NewStub(grpc::CreateCustomChannel("[::1]:" + std::to_string(server->port()),
                                                         grpc::InsecureChannelCredentials(), arguments));
   }
-  grpc::Status attach(const std::string& ar, const std::string& mn, v1::AttachResponse* response = nullptr) {
+  v1::AttachRequest attach_request(const std::string& ar, const std::string& mn) {
     v1::AttachRequest request;
     request.set_ar(ar);
     request.set_mn_id(mn);
@@ -150,16 +150,30 @@ class RunningServer {
     request.set_trigger(v1::TRIGGER_ROUTER_SOLICITATION);
     request.set_incarnation(1);
     request.set_sequence(++sequence_);
+    return request;
+  }
+  grpc::Status attach(const std::string& ar, const std::string& mn, v1::AttachResponse* response = nullptr) {
     grpc::ClientContext context;
     v1::AttachResponse ignored;
-    return mobility->Attach(&context, request, response == nullptr ? &ignored : response);
+    return mobility->Attach(&context, attach_request(ar, mn), response == nullptr ? &ignored : response);
   }
-  v1::Binding get(const std::string& prefix) {
+  grpc::Status attach_many(const std::vector<v1::AttachRequest>& requests, v1::AttachManyResponse& response) {
+    grpc::ClientContext context;
+    v1::AttachManyRequest request;
+    request.set_ar("ar1");
+    for (const auto& one : requests) *request.add_requests() = one;
+    return mobility->AttachMany(&context, request, &response);
+  }
+  grpc::Status get_status(const std::string& prefix, v1::Binding* binding = nullptr) {
     grpc::ClientContext context;
     v1::GetBindingRequest request;
     request.set_prefix(prefix);
+    v1::Binding ignored;
+    return admin->GetBinding(&context, request, binding == nullptr ? &ignored : binding);
+  }
+  v1::Binding get(const std::string& prefix) {
     v1::Binding binding;
-    EXPECT_TRUE(admin->GetBinding(&context, request, &binding).ok());
+    EXPECT_TRUE(get_status(prefix, &binding).ok());
     return binding;
   }
 
@@ -182,13 +196,14 @@ class RunningServer {
 // A speaker by hand. Each read has the bound of the whole call.
 class ScriptedSpeaker {
  public:
-  ScriptedSpeaker(RunningServer& run, const std::string& ar, bool read_snapshot = true) {
+  ScriptedSpeaker(RunningServer& run, const std::string& ar, bool read_snapshot = true, bool takes_records = false) {
     context_.set_deadline(std::chrono::system_clock::now() + kSessionPatience);
     stream_ = run.mobility->Session(&context_);
     v1::SpeakerMessage message;
     message.mutable_hello()->set_ar(ar);
     message.mutable_hello()->set_incarnation(1);
     message.mutable_hello()->set_version("test");
+    message.mutable_hello()->set_takes_records(takes_records);
     stream_->Write(message);
     if (read_snapshot) snapshot = this->read_snapshot();
   }
@@ -378,6 +393,100 @@ TEST_F(ServerTest, ManyAttachesAtOnceAreAllKept) {
     request.set_page_token(page.next_page_token());
   } while (!request.page_token().empty());
   EXPECT_EQ(seen, kNodes);
+}
+
+TEST_F(ServerTest, AttachesThatComeTogetherAreAnsweredEachForItself) {
+  RunningServer run(directory_);
+  ScriptedSpeaker ar1(run, "ar1");
+  v1::AttachManyResponse response;
+  ASSERT_TRUE(run.attach_many({run.attach_request("ar1", kMn), run.attach_request("ar1", "no address"),
+                               run.attach_request("ar1", "02:00:00:00:00:12")},
+                              response)
+                  .ok());
+  ASSERT_EQ(response.results_size(), 3);
+  EXPECT_EQ(response.results(0).code(), grpc::StatusCode::OK);
+  EXPECT_EQ(response.results(1).code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(response.results(1).message(), HasSubstr("mn_id"));
+  EXPECT_EQ(response.results(2).code(), grpc::StatusCode::OK);
+  EXPECT_EQ(run.get(kPrefix).generation().SerializeAsString(),
+            response.results(0).response().generation().SerializeAsString());
+  ar1.await(kPrefix, [](const auto& b) { return b.attached_ar() == "ar1"; });
+  ar1.await("2001:db8:1:2::/64", [](const auto& b) { return b.mn_id() == "02:00:00:00:00:12"; });
+}
+
+TEST_F(ServerTest, AttachesThatCannotGoTogetherAreRefusedWhole) {
+  RunningServer run(directory_);
+  v1::AttachManyResponse response;
+  EXPECT_EQ(run.attach_many({}, response).error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(run.attach_many(std::vector(257, run.attach_request("ar1", kMn)), response).error_message(),
+              HasSubstr("1 to 256"));
+  const auto other = run.attach_many({run.attach_request("ar1", kMn), run.attach_request("ar2", kMn)}, response);
+  EXPECT_EQ(other.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(other.error_message(), HasSubstr("requests[1].ar"));
+  EXPECT_EQ(run.get_status(kPrefix).error_code(), grpc::StatusCode::NOT_FOUND);
+}
+
+TEST_F(ServerTest, AttachesTogetherAreAllRefusedWhenTheDiskFails) {
+  RunningServer run(directory_);
+  run.fragile.broken = true;
+  v1::AttachManyResponse response;
+  ASSERT_TRUE(
+      run.attach_many({run.attach_request("ar1", kMn), run.attach_request("ar1", "02:00:00:00:00:12")}, response).ok());
+  ASSERT_EQ(response.results_size(), 2);
+  for (const auto& result : response.results()) EXPECT_EQ(result.code(), grpc::StatusCode::UNAVAILABLE);
+  run.fragile.broken = false;
+  EXPECT_EQ(run.get_status(kPrefix).error_code(), grpc::StatusCode::NOT_FOUND);
+}
+
+TEST_F(ServerTest, ASpeakerThatTakesThemGetsItsRecordsTogether) {
+  RunningServer run(directory_);
+  constexpr int kNodes = 1000;
+  for (int i = 0; i < kNodes; i += 250) {
+    std::vector<v1::AttachRequest> requests;
+    for (int j = i; j < i + 250; ++j) {
+      requests.push_back(run.attach_request("ar1", fmt::format("02:00:00:00:{:02x}:{:02x}", j >> 8, j & 0xff)));
+    }
+    v1::AttachManyResponse response;
+    ASSERT_TRUE(run.attach_many(requests, response).ok());
+  }
+  const auto singly = ScriptedSpeaker(run, "ar1").snapshot;
+  const auto together = ScriptedSpeaker(run, "ar1", true, true).snapshot;
+  EXPECT_EQ(singly.size(), kNodes + 2U);
+  // The first may go before the others are there.
+  EXPECT_LT(together.size(), 200U);
+  EXPECT_TRUE(together.front().welcome().takes_acks());
+  std::vector<std::string> expected;
+  for (const auto& message : singly) {
+    EXPECT_FALSE(message.has_records());
+    if (message.has_record()) expected.push_back(message.record().SerializeAsString());
+  }
+  std::vector<std::string> found;
+  for (const auto& message : together) {
+    if (message.has_record()) found.push_back(message.record().SerializeAsString());
+    for (const auto& record : message.records().records()) found.push_back(record.SerializeAsString());
+  }
+  EXPECT_EQ(found, expected);
+}
+
+TEST_F(ServerTest, AcknowledgementsMayComeTogether) {
+  RunningServer run(directory_);
+  ScriptedSpeaker ar1(run, "ar1");
+  ASSERT_TRUE(run.attach("ar1", kMn).ok());
+  const auto record = ar1.await(kPrefix, [](const auto&) { return true; });
+  v1::SpeakerMessage message;
+  for (const auto stage : {v1::STAGE_RA_SENT, v1::STAGE_DELIVERING}) {
+    auto& ack = *message.mutable_acks()->add_acks();
+    ack.set_prefix(kPrefix);
+    *ack.mutable_generation() = record.generation();
+    ack.set_stage(stage);
+  }
+  ar1.write(message);
+  ar1.await(kPrefix, [](const auto& b) { return b.state() == v1::BINDING_STATE_SETTLED; });
+
+  v1::SpeakerMessage too_many;
+  for (int i = 0; i < 257; ++i) *too_many.mutable_acks()->add_acks() = message.acks().acks(0);
+  ar1.write(too_many);
+  EXPECT_THAT(ar1.finish().error_message(), HasSubstr("at most 256"));
 }
 
 TEST_F(ServerTest, ErrorsReachTheCaller) {
