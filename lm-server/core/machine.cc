@@ -35,6 +35,13 @@ std::string Machine::key_of(const Ipv6Prefix& prefix) { return absl::StrCat(kBin
 
 // Sessions
 
+v1::LmMessage parsed(const Message& message) {
+  if (message.content != nullptr) return *message.content;
+  v1::LmMessage whole;
+  whole.mutable_record()->ParseFromString(*message.record);
+  return whole;
+}
+
 Output Machine::session_up(const v1::Hello& hello, std::uint64_t session, SystemTime now) {
   Output output;
   NodeState* up = node(hello.ar());
@@ -63,7 +70,9 @@ Output Machine::session_up(const v1::Hello& hello, std::uint64_t session, System
     *welcome->mutable_welcome()->mutable_idle_after() = kedge::to_proto(settings_.idle_after);
   }
   send(output, *up, std::move(welcome));
-  for (const auto& prefix : up->held) send(output, *up, record_message(bindings_.copy(prefix)));
+  for (const auto& prefix : up->held) {
+    send_record(output, *up, record_of(bindings_.copy(prefix).SerializeAsString()));
+  }
   auto end_of_snapshot = std::make_shared<v1::LmMessage>();
   *end_of_snapshot->mutable_snapshot_end()->mutable_revision() = revision();
   send(output, *up, std::move(end_of_snapshot));
@@ -228,7 +237,11 @@ absl::Status Machine::unknown_access_router(const std::string& name) const {
 }
 
 void Machine::send(Output& output, const NodeState& to, std::shared_ptr<const v1::LmMessage> message) const {
-  if (to.session != 0) output.messages.push_back({to.session, std::move(message)});
+  if (to.session != 0) output.messages.push_back({to.session, std::move(message), nullptr});
+}
+
+void Machine::send_record(Output& output, const NodeState& to, std::shared_ptr<const std::string> record) const {
+  if (to.session != 0) output.messages.push_back({to.session, nullptr, std::move(record)});
 }
 
 // Reading

@@ -52,8 +52,14 @@ namespace kedge::lm {
 // To one session. A message for a session that has ended is dropped: the next one begins with a snapshot.
 struct Message {
   std::uint64_t session = 0;
+  // What is no record.
   std::shared_ptr<const v1::LmMessage> content;
+  // A v1::Record in its serialised form, which all sessions that are told of it share.
+  std::shared_ptr<const std::string> record;
 };
+
+// As it is read in the end.
+v1::LmMessage parsed(const Message& message);
 
 // What a command has changed, for the audit trail: not what access routers have merely acknowledged.
 struct AuditedChange {
@@ -302,6 +308,7 @@ class Machine {
   Output refuse(absl::Status status, const v1::AttachRequest& request, SystemTime now);
   absl::Status unknown_access_router(const std::string& name) const;
   void send(Output& output, const NodeState& to, std::shared_ptr<const v1::LmMessage> message) const;
+  void send_record(Output& output, const NodeState& to, std::shared_ptr<const std::string> record) const;
   absl::Status load_policies(const std::map<std::string, std::string>& values, std::vector<std::string>* dropped);
   // Of bindings that are taken over.
   struct Loading;

@@ -68,7 +68,7 @@ Output Machine::ack(std::uint64_t session, const v1::Ack& ack, SystemTime now) {
   const auto* found = bindings_.find(*prefix);
   const std::string& ar = from->info.name();
   if (found == nullptr || find_holder(found->binding, ar) == nullptr) {
-    if (shows_leftover(ack.stage())) send(output, *from, forget_message(ack.prefix(), revision()));
+    if (shows_leftover(ack.stage())) send_record(output, *from, forget_record(ack.prefix(), revision()));
     return output;
   }
   if (ack.stage() == v1::STAGE_REDIRECTING && node(ack.redirects_to()) == nullptr) {

@@ -9,7 +9,10 @@
 #include <utility>
 #include <vector>
 
+#include "google/protobuf/io/coded_stream.h"
+#include "google/protobuf/io/zero_copy_stream_impl_lite.h"
 #include "google/protobuf/util/time_util.h"
+#include "google/protobuf/wire_format_lite.h"
 #include "lm-server/core/generation.h"
 #include "lm-server/core/machine.h"
 #include "lm-server/core/rules.h"
@@ -19,18 +22,34 @@ namespace kedge::lm {
 inline constexpr const char* kBindingPrefix = "binding/";
 inline constexpr const char* kDrainPrefix = "drain/";
 
-inline std::shared_ptr<const v1::LmMessage> record_message(const v1::Binding& binding) {
-  auto message = std::make_shared<v1::LmMessage>();
-  *message->mutable_record()->mutable_binding() = binding;
-  return message;
+// Record.binding with `binding`, which is serialised already: the store has been given the same.
+inline std::shared_ptr<const std::string> record_of(const std::string& binding) {
+  using google::protobuf::internal::WireFormatLite;
+  auto record = std::make_shared<std::string>();
+  record->reserve(binding.size() + 8);
+  {
+    google::protobuf::io::StringOutputStream stream(record.get());
+    google::protobuf::io::CodedOutputStream out(&stream);
+    WireFormatLite::WriteTag(v1::Record::kBindingFieldNumber, WireFormatLite::WIRETYPE_LENGTH_DELIMITED, &out);
+    out.WriteVarint32(static_cast<std::uint32_t>(binding.size()));
+    out.WriteString(binding);
+  }
+  return record;
 }
 
-inline std::shared_ptr<const v1::LmMessage> forget_message(const std::string& prefix, const v1::Generation& revision) {
-  auto message = std::make_shared<v1::LmMessage>();
-  auto& forget = *message->mutable_record()->mutable_forget();
-  forget.set_prefix(prefix);
-  *forget.mutable_revision() = revision;
-  return message;
+// The same record with Record.more.
+inline std::shared_ptr<const std::string> with_more(const std::string& record) {
+  v1::Record more;
+  more.set_more(true);
+  // Fields of a message may follow each other in any order.
+  return std::make_shared<const std::string>(record + more.SerializeAsString());
+}
+
+inline std::shared_ptr<const std::string> forget_record(const std::string& prefix, const v1::Generation& revision) {
+  v1::Record record;
+  record.mutable_forget()->set_prefix(prefix);
+  *record.mutable_forget()->mutable_revision() = revision;
+  return std::make_shared<const std::string>(record.SerializeAsString());
 }
 
 // When an AR says that something was, for time lines; `now` when it does not say so, or nothing that Timestamp allows.
@@ -108,9 +127,10 @@ class Machine::Transaction {
       *after.mutable_updated_at() = to_proto(now);
       if (before) machine_.index(prefix, *before, -1);
       machine_.index(prefix, after, +1);
-      commit.writes.push_back({key_of(prefix), after.SerializeAsString()});
+      std::string value = after.SerializeAsString();
       audit(before, after);
-      tell_holders(before, after);
+      tell_holders(before, after, value);
+      commit.writes.push_back({key_of(prefix), std::move(value)});
     }
     mark_more();
     if (!commit.writes.empty()) {
@@ -141,36 +161,33 @@ class Machine::Transaction {
     if (before) {
       machine_.index(prefix, *before, -1);
       for (const auto& holder : before->holders()) {
-        machine_.send(output, machine_.nodes_.at(holder.ar()), forget_message(entry.binding.prefix(), generation()));
+        machine_.send_record(output, machine_.nodes_.at(holder.ar()),
+                             forget_record(entry.binding.prefix(), generation()));
       }
     }
     event(v1::EVENT_TYPE_PREFIX_FREED, entry.binding, entry.binding.home_ar(), to_proto(now));
     machine_.forget(prefix, entry);
   }
 
-  void tell_holders(const std::optional<v1::Binding>& before, const v1::Binding& after) {
-    const auto record = record_message(after);
-    for (const auto& holder : after.holders()) machine_.send(output, machine_.nodes_.at(holder.ar()), record);
+  void tell_holders(const std::optional<v1::Binding>& before, const v1::Binding& after, const std::string& value) {
+    const auto record = record_of(value);
+    for (const auto& holder : after.holders()) machine_.send_record(output, machine_.nodes_.at(holder.ar()), record);
     if (!before) return;
     for (const auto& holder : before->holders()) {
       if (find_holder(after, holder.ar()) != nullptr) continue;
-      machine_.send(output, machine_.nodes_.at(holder.ar()), forget_message(after.prefix(), after.revision()));
+      machine_.send_record(output, machine_.nodes_.at(holder.ar()), forget_record(after.prefix(), after.revision()));
     }
   }
 
   // Each session learns which of the records is the last of this change.
   void mark_more() {
     std::set<std::uint64_t> seen;
-    std::map<const v1::LmMessage*, std::shared_ptr<const v1::LmMessage>> marked;
+    std::map<const std::string*, std::shared_ptr<const std::string>> marked;
     for (auto message = output.messages.rbegin(); message != output.messages.rend(); ++message) {
-      if (!message->content->has_record() || seen.insert(message->session).second) continue;
-      auto& copy = marked[message->content.get()];
-      if (copy == nullptr) {
-        auto with_more = std::make_shared<v1::LmMessage>(*message->content);
-        with_more->mutable_record()->set_more(true);
-        copy = std::move(with_more);
-      }
-      message->content = copy;
+      if (message->record == nullptr || seen.insert(message->session).second) continue;
+      auto& copy = marked[message->record.get()];
+      if (copy == nullptr) copy = with_more(*message->record);
+      message->record = copy;
     }
   }
 

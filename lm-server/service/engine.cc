@@ -1,6 +1,7 @@
 #include "lm-server/service/engine.h"
 
 #include <algorithm>
+#include <map>
 #include <utility>
 #include <vector>
 
@@ -235,20 +236,21 @@ void Engine::take_answers() {
 }
 
 void Engine::release_what_is_done() {
+  std::map<std::uint64_t, std::vector<Message>> outgoing;
   // The store answers in order.
   while (!pending_.empty() && (!pending_.front().commits || pending_.front().number <= durable_)) {
     Pending pending = std::move(pending_.front());
     pending_.pop_front();
-    for (const auto& message : pending.output.messages) {
-      const auto session = sessions_.find(message.session);
-      if (session != sessions_.end()) session->second->send(message.content);
-    }
+    for (auto& message : pending.output.messages) outgoing[message.session].push_back(std::move(message));
     for (auto& event : pending.output.events) {
       log_event(event);
       count(event);
       events_.append(std::move(event));
     }
     if (pending.reply) pending.reply(pending.output.status, pending.output);
+  }
+  for (auto& [id, messages] : outgoing) {
+    if (const auto session = sessions_.find(id); session != sessions_.end()) session->second->send(std::move(messages));
   }
   bindings_.Set(static_cast<double>(machine_.binding_count()));
   moving_.Set(static_cast<double>(machine_.moving_count()));

@@ -32,8 +32,8 @@ namespace kedge::lm {
 class SessionChannel {
  public:
   virtual ~SessionChannel() = default;
-  // Queues it. The channel ends itself with RESOURCE_EXHAUSTED when its reader falls too far behind.
-  virtual void send(std::shared_ptr<const v1::LmMessage> message) = 0;
+  // Queues them, in their order. The channel ends itself with RESOURCE_EXHAUSTED when its reader falls too far behind.
+  virtual void send(std::vector<Message> messages) = 0;
   virtual void close(const absl::Status& status) = 0;
   // Its speaker's certificate has been revoked since it opened the session.
   virtual bool revoked() const { return false; }

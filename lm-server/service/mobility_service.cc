@@ -94,18 +94,20 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::SpeakerMessage, v1::Lm
     return reactor.get();
   }
 
-  void send(std::shared_ptr<const v1::LmMessage> message) override {
+  void send(std::vector<Message> messages) override {
     std::lock_guard lock(mutex_);
     if (finished_) return;
-    if (!snapshot_queued_) ++snapshot_waiting_;
-    if (message->has_snapshot_end()) snapshot_queued_ = true;
-    queue_.push_back(std::move(message));
+    for (auto& message : messages) {
+      if (!snapshot_queued_) ++snapshot_waiting_;
+      if (message.content != nullptr && message.content->has_snapshot_end()) snapshot_queued_ = true;
+      queue_.push_back(std::move(message));
+    }
     if (queue_.size() > queue_limit_ + snapshot_waiting_) {
       readers_.count(std::string(kSession), caller_.peer);
       return finish(absl::ResourceExhaustedError(
           absl::StrCat("the speaker is more than ", queue_limit_, " changes behind; connect again for a snapshot")));
     }
-    if (being_written_ == 0) write_first();
+    if (being_written_ == 0 && !queue_.empty()) write_first();
   }
 
   void close(const absl::Status& status) override {
@@ -158,27 +160,27 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::SpeakerMessage, v1::Lm
   // is in it. Those with more behind them may go in one TLS record and one system call.
   void write_first() {
     reader_->writing();
-    const auto* message = queue_.front().get();
-    being_written_ = 1;
-    if (takes_records_ && message->has_record() && queue_.size() > 1 && queue_[1]->has_record()) {
-      being_written_ = gather_records();
-      message = &records_;
+    if (takes_records_ && queue_.front().record != nullptr) {
+      gather_records();
+    } else {
+      out_ = parsed(queue_.front());
+      being_written_ = 1;
     }
     const bool more = queue_.size() > being_written_;
-    StartWrite(message, more ? grpc::WriteOptions().set_buffer_hint() : grpc::WriteOptions());
+    StartWrite(&out_, more ? grpc::WriteOptions().set_buffer_hint() : grpc::WriteOptions());
   }
 
-  // Called with the mutex held. How many they are.
-  std::size_t gather_records() {
-    auto& records = *records_.mutable_records();
-    records.clear_records();
+  // Called with the mutex held.
+  void gather_records() {
+    auto& records = *out_.mutable_records()->mutable_records();
+    records.Clear();
     std::size_t bytes = 0;
     for (const auto& message : queue_) {
-      if (!message->has_record() || records.records_size() == kMostTogether || bytes > kMostBytesTogether) break;
-      bytes += message->ByteSizeLong();
-      *records.add_records() = message->record();
+      if (message.record == nullptr || records.size() == kMostTogether || bytes > kMostBytesTogether) break;
+      bytes += message.record->size();
+      *records.Add() = *message.record;
     }
-    return static_cast<std::size_t>(records.records_size());
+    being_written_ = static_cast<std::size_t>(records.size());
   }
 
   // Called with the mutex held.
@@ -276,11 +278,11 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::SpeakerMessage, v1::Lm
   std::size_t untaken_bytes_ = 0;
   // Reading waits for the engine.
   bool paused_ = false;
-  std::deque<std::shared_ptr<const v1::LmMessage>> queue_;
+  std::deque<Message> queue_;
   // Of the queue, from its front.
   std::size_t being_written_ = 0;
   bool takes_records_ = false;
-  v1::LmMessage records_;
+  v1::LmMessage out_;
   std::size_t snapshot_waiting_ = 0;
   bool snapshot_queued_ = false;
   bool finished_ = false;

@@ -95,7 +95,7 @@ Controller::Controller(boost::asio::any_io_executor executor, ControllerConfig c
 
   lm_.on_connection = [this](const absl::Status& status) { on_connection(status); };
   lm_.on_snapshot = [this](const LmClient::Snapshot& snapshot) { on_snapshot(snapshot); };
-  lm_.on_record = [this](const v1::Record& record) { on_record(record); };
+  lm_.on_record = [this](v1::Record record) { on_record(std::move(record)); };
   forwarding_.on_programmed = [this](const Ipv6Prefix& prefix) { on_programmed(prefix); };
   forwarding_.on_health = [this](const absl::Status& status) {
     kernel_ = status;
@@ -379,12 +379,13 @@ void Controller::hold_back_those_elsewhere(const std::set<Ipv6Prefix>& known) {
   }
 }
 
-void Controller::on_record(const v1::Record& record) {
+void Controller::on_record(v1::Record record) {
   records_.Increment();
   // The LM's welcome was of no use.
   if (injector_ == nullptr) return;
-  commit_.push_back(record);
-  if (record.more()) return;
+  const bool more = record.more();
+  commit_.push_back(std::move(record));
+  if (more) return;
   commits_.push_back(std::exchange(commit_, {}));
   if (commits_.size() > 1) return;
   boost::asio::post(executor_, [this, alive = alive_] {

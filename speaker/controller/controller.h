@@ -125,7 +125,7 @@ class Controller {
   // From the LM.
   void on_connection(const absl::Status& status);
   void on_snapshot(const LmClient::Snapshot& snapshot);
-  void on_record(const v1::Record& record);
+  void on_record(v1::Record record);
   // All that has come meanwhile: kernel and packet filter take many changes for little more than one.
   void take_records();
   void take_commits(const std::vector<v1::Record>& records);

@@ -144,7 +144,7 @@ class GrpcLmClient : public LmClient {
           stub_->async()->Session(context, reactor);
         },
         [this, alive](v1::LmMessage message) {
-          if (*alive) receive(message);
+          if (*alive) receive(std::move(message));
         },
         [this, alive](const grpc::Status& status) {
           if (*alive) lost(from_grpc_status(status));
@@ -157,21 +157,17 @@ class GrpcLmClient : public LmClient {
     stream_->write(std::move(hello));
   }
 
-  void receive(const v1::LmMessage& message) {
+  void receive(v1::LmMessage message) {
     switch (message.kind_case()) {
       case v1::LmMessage::kWelcome:
         if (snapshot_) snapshot_->welcome = message.welcome();
         takes_acks_ = message.welcome().takes_acks();
         break;
       case v1::LmMessage::kRecord:
-        take(message.record());
+        take(std::move(*message.mutable_record()));
         break;
       case v1::LmMessage::kRecords:
-        for (const auto& record : message.records().records()) {
-          take(record);
-          // It may have ended the session.
-          if (stream_ == nullptr) return;
-        }
+        take_all(message.records());
         break;
       case v1::LmMessage::kSnapshotEnd:
         if (!snapshot_) break;
@@ -189,11 +185,25 @@ class GrpcLmClient : public LmClient {
     }
   }
 
-  void take(const v1::Record& record) {
+  void take_all(const v1::Records& records) {
+    for (const auto& bytes : records.records()) {
+      v1::Record record;
+      if (!record.ParseFromString(bytes)) {
+        // What it says is lost; the next session begins with all that there is.
+        log_error("record_invalid", "bytes", bytes.size(), "effect", "the session begins anew");
+        return stream_->cancel();
+      }
+      take(std::move(record));
+      // It may have ended the session.
+      if (stream_ == nullptr) return;
+    }
+  }
+
+  void take(v1::Record record) {
     if (synced_) {
-      on_record(record);
+      on_record(std::move(record));
     } else if (record.has_binding()) {
-      snapshot_->bindings.push_back(record.binding());
+      snapshot_->bindings.push_back(std::move(*record.mutable_binding()));
     }
   }
 

@@ -33,7 +33,7 @@ class LmClient {
   std::function<void(const absl::Status&)> on_connection;
   std::function<void(const Snapshot&)> on_snapshot;
   // Changes after the snapshot, in revision order.
-  std::function<void(const v1::Record&)> on_record;
+  std::function<void(v1::Record)> on_record;
 
   // Dropped when there is no session: everything is acknowledged anew after each snapshot.
   virtual void ack(const v1::Ack& ack) = 0;

@@ -55,8 +55,10 @@ class Lm {
     auto output = machine_.attach(request, now_);
     if (!output.status.ok()) std::abort();
     for (const auto& message : output.messages) {
-      if (message.session != static_cast<std::uint64_t>(ar) || !message.content->record().has_binding()) continue;
-      const auto& binding = message.content->record().binding();
+      if (message.session != static_cast<std::uint64_t>(ar) || message.record == nullptr) continue;
+      const auto content = parsed(message);
+      if (!content.record().has_binding()) continue;
+      const auto& binding = content.record().binding();
       v1::Ack ack;
       ack.set_prefix(binding.prefix());
       *ack.mutable_generation() = binding.generation();

@@ -371,8 +371,9 @@ bool World::packet_passes(int index) {
 void World::send(const lm::Message& message) {
   const auto found = session_of_id_.find(message.session);
   if (found == session_of_id_.end() || found->second->broken) return;
-  if (message.content->has_record() && message.content->record().has_binding()) {
-    const auto& binding = message.content->record().binding();
+  const auto content = std::make_shared<const v1::LmMessage>(lm::parsed(message));
+  if (content->has_record() && content->record().has_binding()) {
+    const auto& binding = content->record().binding();
     if (lm::attached_delivers(binding)) {
       const auto known = known_.find(*Ipv6Prefix::parse(binding.prefix()));
       if (known == known_.end() ||
@@ -381,7 +382,7 @@ void World::send(const lm::Message& message) {
       }
     }
   }
-  found->second->to_speaker.push_back(message.content);
+  found->second->to_speaker.push_back(content);
 }
 
 bool World::lm_receives(Session& session) {

@@ -463,7 +463,7 @@ TEST_F(ServerTest, ASpeakerThatTakesThemGetsItsRecordsTogether) {
   std::vector<std::string> found;
   for (const auto& message : together) {
     if (message.has_record()) found.push_back(message.record().SerializeAsString());
-    for (const auto& record : message.records().records()) found.push_back(record.SerializeAsString());
+    for (const auto& record : message.records().records()) found.push_back(record);
   }
   EXPECT_EQ(found, expected);
 }

@@ -98,7 +98,9 @@ class Harness {
         durable_revision = revision;
       }
     }
-    for (const auto& message : output.messages) inbox[message.session].push_back(message.content);
+    for (const auto& message : output.messages) {
+      inbox[message.session].push_back(std::make_shared<const v1::LmMessage>(parsed(message)));
+    }
     for (const auto& event : output.events) events.push_back(event);
     return output;
   }

@@ -84,7 +84,7 @@ TEST_F(MachineTest, AllRecordsOfAMoveButTheLastSayThatMoreFollow) {
   const auto output = h.attach("ar2", kMn);
   ASSERT_TRUE(output.status.ok()) << output.status;
   std::map<std::uint64_t, std::vector<bool>> more;
-  for (const auto& message : output.messages) more[message.session].push_back(message.content->record().more());
+  for (const auto& message : output.messages) more[message.session].push_back(parsed(message).record().more());
   ASSERT_EQ(more.size(), 2U) << "ar1 holds one of the two prefixes, ar2 both";
   std::vector<std::vector<bool>> seen;
   for (const auto& [session, flags] : more) seen.push_back(flags);
