@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "absl/hash/hash.h"
+#include "absl/strings/str_cat.h"
 #include "common/text.h"
 #include "fmt/format.h"
 
@@ -84,7 +85,7 @@ absl::StatusOr<Ipv6Prefix> Ipv6Prefix::parse(std::string_view text) {
   return prefix;
 }
 
-std::string Ipv6Prefix::to_string() const { return fmt::format("{}/{}", address_.to_string(), length_); }
+std::string Ipv6Prefix::to_string() const { return absl::StrCat(address_.to_string(), "/", length_); }
 
 bool Ipv6Prefix::contains(const Ipv6Address& address) const {
   return masked(address.bytes(), length_) == address_.bytes();

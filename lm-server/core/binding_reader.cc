@@ -2,20 +2,32 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <set>
 #include <string_view>
 #include <utility>
 
+#include "absl/container/inlined_vector.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "lm-server/core/binding_table.h"
 #include "lm-server/core/machine_transaction.h"
 
 namespace kedge::lm {
 namespace {
 
-constexpr std::size_t kBatch = 512;
-// Enough that neither thread waits for the other's pauses.
-constexpr std::size_t kBatchesAhead = 8;
+constexpr std::size_t kBatch = 256;
+// Reading and checking a record takes longer than taking it over.
+constexpr std::size_t kThreads = 2;
+// Enough that no thread waits for another's pauses.
+constexpr std::size_t kBatches = 12;
+// A batch's bindings fit into a few.
+constexpr std::size_t kArenaBlock = 64U << 10U;
+
+google::protobuf::ArenaOptions arena_options() {
+  google::protobuf::ArenaOptions options;
+  options.start_block_size = kArenaBlock;
+  options.max_block_size = kArenaBlock;
+  return options;
+}
 
 // Up to 2200-01-01, and as long before 1970, where a clock that was never set may have been. Time that is reckoned from
 // them is still one that SystemTime holds.
@@ -44,10 +56,11 @@ bool has_times_in_range(const v1::Binding& binding) {
 // What every record of a store at revision `last` has, and conclusions are drawn from. Empty: nothing is wrong.
 std::string flaw_of(const v1::Binding& binding, const v1::Generation& last) {
   if (auto s = check_link_layer_address("mn_id", binding.mn_id()); !s.ok()) return std::string(s.message());
-  std::set<std::string_view> holders;
-  for (const auto& holder : binding.holders()) {
-    if (!holders.insert(holder.ar()).second) return absl::StrCat(holder.ar(), " is its holder twice");
-  }
+  absl::InlinedVector<std::string_view, 8> holders;
+  for (const auto& holder : binding.holders()) holders.push_back(holder.ar());
+  std::sort(holders.begin(), holders.end());
+  const auto twice = std::adjacent_find(holders.begin(), holders.end());
+  if (twice != holders.end()) return absl::StrCat(std::string(*twice), " is its holder twice");
   const bool has_left =
       binding.state() == v1::BINDING_STATE_DETACHED_GRACE || binding.state() == v1::BINDING_STATE_DETACHED;
   if (!v1::BindingState_IsValid(binding.state()) || binding.state() == v1::BINDING_STATE_UNSPECIFIED ||
@@ -55,7 +68,8 @@ std::string flaw_of(const v1::Binding& binding, const v1::Generation& last) {
     return "its state contradicts its attached_ar";
   }
   for (const auto* ar : {&binding.attached_ar(), &binding.home_ar()}) {
-    if (!is_detached(binding) && !holders.contains(*ar)) return absl::StrCat(*ar, " is not among its holders");
+    if (is_detached(binding) || std::binary_search(holders.begin(), holders.end(), *ar)) continue;
+    return absl::StrCat(*ar, " is not among its holders");
   }
   // Whatever is decided next would be older.
   for (const auto* generation : {&binding.generation(), &binding.revision(), &binding.attachment_generation()}) {
@@ -67,10 +81,16 @@ std::string flaw_of(const v1::Binding& binding, const v1::Generation& last) {
 
 }  // namespace
 
-BindingReader::BindingReader(ValueReader& values, v1::Generation last) : values_(values), last_(std::move(last)) {
+BindingReader::Batch::Batch() : keys(kBatch), values(kBatch), records(kBatch), arena(arena_options()) {}
+
+BindingReader::BindingReader(ValueReader& values, v1::Generation last)
+    : values_(values), last_(std::move(last)), current_(std::make_unique<Batch>()) {
   values_.seek(kBindingPrefix);
-  current_ = read_batch();
-  if (!current_.is_last) thread_ = std::thread([this] { read_ahead(); });
+  read(*current_);
+  check(*current_);
+  if (current_->is_last) return;
+  for (std::size_t i = 1; i < kBatches; ++i) free_.push_back(std::make_unique<Batch>());
+  for (std::size_t i = 0; i < kThreads; ++i) threads_.emplace_back([this] { read_ahead(); });
 }
 
 BindingReader::~BindingReader() {
@@ -79,82 +99,91 @@ BindingReader::~BindingReader() {
     stopped_ = true;
   }
   changed_.notify_all();
-  if (thread_.joinable()) thread_.join();
+  for (auto& thread : threads_) thread.join();
 }
 
-absl::StatusOr<BindingReader::Record*> BindingReader::next() {
-  while (at_ == current_.records.size()) {
-    if (!current_.status.ok()) return current_.status;
-    if (current_.is_last) return nullptr;
-    current_ = take_batch();
-    at_ = 0;
+absl::StatusOr<BindingRecord*> BindingReader::next() {
+  while (at_ == current_->size) {
+    if (!current_->status.ok()) return current_->status;
+    if (current_->is_last) return nullptr;
+    advance();
   }
-  return &current_.records[at_++];
+  return &current_->records[at_++];
 }
 
-BindingReader::Batch BindingReader::read_batch() {
-  Batch batch;
-  batch.records.reserve(kBatch);
-  std::string key;
-  std::string value;
-  while (batch.records.size() < kBatch) {
-    const auto more = values_.next(&key, &value);
-    batch.is_last = !more.ok() || !*more || !absl::StartsWith(key, kBindingPrefix);
+bool BindingReader::read(Batch& batch) {
+  const std::lock_guard lock(reading_);
+  if (all_read_) return false;
+  batch.number = read_++;
+  for (batch.size = 0; batch.size < kBatch; ++batch.size) {
+    auto& key = batch.keys[batch.size];
+    const auto more = values_.next(&key, &batch.values[batch.size]);
+    all_read_ = !more.ok() || !*more || !absl::StartsWith(key, kBindingPrefix);
     if (!more.ok()) batch.status = more.status();
-    if (batch.is_last) break;
-    auto record = check(std::move(key), value);
-    if (!record.ok()) {
-      batch.status = record.status();
-      batch.is_last = true;
-      break;
-    }
-    batch.records.push_back(*std::move(record));
+    if (all_read_) break;
   }
-  return batch;
+  batch.is_last = all_read_;
+  return true;
 }
 
-absl::StatusOr<BindingReader::Record> BindingReader::check(std::string key, const std::string& value) const {
-  Record record;
-  const auto prefix = record.binding.ParseFromString(value) ? Ipv6Prefix::parse(record.binding.prefix())
-                                                            : absl::StatusOr<Ipv6Prefix>(absl::DataLossError(""));
+void BindingReader::check(Batch& batch) const {
+  batch.arena.Reset();
+  for (std::size_t i = 0; i < batch.size; ++i) {
+    auto& record = batch.records[i];
+    record.binding = google::protobuf::Arena::CreateMessage<v1::Binding>(&batch.arena);
+    if (auto s = check(batch.keys[i], batch.values[i], record); !s.ok()) {
+      batch.status = std::move(s);
+      batch.size = i;
+      batch.is_last = true;
+    }
+  }
+}
+
+absl::Status BindingReader::check(const std::string& key, const std::string& value, BindingRecord& record) const {
+  const auto prefix = record.binding->ParseFromString(value) ? Ipv6Prefix::parse(record.binding->prefix())
+                                                             : absl::StatusOr<Ipv6Prefix>(absl::DataLossError(""));
   if (!prefix.ok() || key != Machine::key_of(*prefix)) {
     return absl::DataLossError(absl::StrCat("the store's value of ", key, " is no binding; restore a backup"));
   }
-  if (const std::string flaw = flaw_of(record.binding, last_); !flaw.empty()) {
+  if (const std::string flaw = flaw_of(*record.binding, last_); !flaw.empty()) {
     return absl::DataLossError(
         absl::StrCat("the store's value of ", key, " is no binding: ", flaw, "; restore a backup"));
   }
-  record.key = std::move(key);
   record.prefix = *prefix;
-  return record;
+  record.packed = BindingTable::pack_binding(value);
+  return absl::OkStatus();
 }
 
 void BindingReader::read_ahead() {
-  bool is_last = false;
-  while (!is_last) {
-    {
-      std::unique_lock lock(mutex_);
-      changed_.wait(lock, [this] { return stopped_ || ready_.size() < kBatchesAhead; });
-      if (stopped_) return;
-    }
-    auto batch = read_batch();
-    is_last = batch.is_last;
+  while (auto batch = take_free()) {
+    if (!read(*batch)) return;
+    check(*batch);
     {
       const std::lock_guard lock(mutex_);
-      ready_.push_back(std::move(batch));
+      ready_.emplace(batch->number, std::move(batch));
     }
     changed_.notify_all();
   }
 }
 
-BindingReader::Batch BindingReader::take_batch() {
+std::unique_ptr<BindingReader::Batch> BindingReader::take_free() {
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [this] { return !ready_.empty(); });
-  auto batch = std::move(ready_.front());
-  ready_.pop_front();
-  lock.unlock();
-  changed_.notify_all();
+  changed_.wait(lock, [this] { return stopped_ || !free_.empty(); });
+  if (stopped_) return nullptr;
+  auto batch = std::move(free_.back());
+  free_.pop_back();
   return batch;
+}
+
+void BindingReader::advance() {
+  const std::uint64_t number = current_->number + 1;
+  std::unique_lock lock(mutex_);
+  // One thread reads it, or has read it: behind a batch that is not the last comes another.
+  free_.push_back(std::move(current_));
+  changed_.notify_all();
+  changed_.wait(lock, [&] { return ready_.contains(number); });
+  current_ = std::move(ready_.extract(number).mapped());
+  at_ = 0;
 }
 
 }  // namespace kedge::lm

@@ -1,7 +1,13 @@
 #include "lm-server/core/binding_table.h"
 
+#include <array>
 #include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <utility>
 
+#include "google/protobuf/io/coded_stream.h"
+#include "google/protobuf/wire_format_lite.h"
 #include "kedge/lm/packed_entry.pb.h"
 #include "lm-server/core/prefix_map.h"
 
@@ -104,9 +110,33 @@ std::pair<BindingEntry&, bool> BindingTable::try_emplace(const Ipv6Prefix& prefi
   return {unpack(prefix, it->second), fresh};
 }
 
-void BindingTable::add(const Ipv6Prefix& prefix, BindingEntry entry) {
+std::string BindingTable::pack_binding(const std::string& binding) {
+  using google::protobuf::internal::WireFormatLite;
+  using google::protobuf::io::CodedOutputStream;
+  constexpr auto kTag =
+      WireFormatLite::MakeTag(PackedEntry::kBindingFieldNumber, WireFormatLite::WIRETYPE_LENGTH_DELIMITED);
+  std::array<std::uint8_t, 10> head{};
+  auto* end = CodedOutputStream::WriteTagToArray(kTag, head.data());
+  end = CodedOutputStream::WriteVarint32ToArray(static_cast<std::uint32_t>(binding.size()), end);
+  const auto size = static_cast<std::size_t>(end - head.data());
+  std::string packed;
+  packed.reserve(size + binding.size());
+  packed.append(reinterpret_cast<const char*>(head.data()), size);
+  packed.append(binding);
+  return packed;
+}
+
+void BindingTable::add(const Ipv6Prefix& prefix, std::string packed, std::optional<SystemTime> grace_ends,
+                       std::optional<SystemTime> timer) {
+  if (grace_ends || timer) {
+    PackedEntry rest;
+    rest.set_grace_ends(to_number(grace_ends));
+    rest.set_timer(to_number(timer));
+    // Fields of a message may stand in any order: parts of one, appended to each other, are the whole.
+    rest.AppendToString(&packed);
+  }
   // Nearly always in order.
-  slots_.try_emplace(slots_.end(), prefix)->second.packed = pack_entry(entry);
+  slots_.try_emplace(slots_.end(), prefix)->second.packed = std::move(packed);
 }
 
 void BindingTable::erase(const Ipv6Prefix& prefix) { slots_.erase(prefix); }

@@ -72,8 +72,11 @@ class BindingTable {
   const BindingEntry* find_covering(const Ipv6Prefix& prefix) const;
   // Whether it is new.
   std::pair<BindingEntry&, bool> try_emplace(const Ipv6Prefix& prefix);
-  // One that is not there yet; it is packed at once.
-  void add(const Ipv6Prefix& prefix, BindingEntry entry);
+  // One that is not there yet, and of which nothing is known but its record: `packed` is what pack_binding() returns.
+  void add(const Ipv6Prefix& prefix, std::string packed, std::optional<SystemTime> grace_ends = std::nullopt,
+           std::optional<SystemTime> timer = std::nullopt);
+  // `binding`: serialized. On any thread.
+  static std::string pack_binding(const std::string& binding);
   void erase(const Ipv6Prefix& prefix);
   void clear();
 

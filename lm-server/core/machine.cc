@@ -144,11 +144,15 @@ std::optional<SystemTime> Machine::next_deadline() const {
 }
 
 std::optional<SystemTime> Machine::due_of(const Entry& entry) const {
-  const v1::Binding& binding = entry.binding;
-  std::optional<SystemTime> due = entry.grace_ends;
+  std::optional<SystemTime> due = due_by_record(entry.binding, entry.grace_ends);
   for (const auto& [ar, progress] : entry.progress) {
     if (progress.releasable_since) sooner(due, *progress.releasable_since + settings_.redirect_hold);
   }
+  return due;
+}
+
+std::optional<SystemTime> Machine::due_by_record(const v1::Binding& binding, std::optional<SystemTime> grace_ends) {
+  std::optional<SystemTime> due = grace_ends;
   if (!is_detached(binding)) {
     if (binding.has_relocate_at()) sooner(due, from_proto(binding.relocate_at()));
     if (binding.has_ends_at()) sooner(due, from_proto(binding.ends_at()));
@@ -171,24 +175,29 @@ void Machine::set_timer(const Ipv6Prefix& prefix, Entry& entry, std::optional<Sy
 void Machine::index(const Ipv6Prefix& prefix, const v1::Binding& binding, int sign) {
   const auto count = static_cast<std::uint64_t>(sign);
   for (const auto& holder : binding.holders()) {
-    auto& held = nodes_.at(holder.ar()).held;
+    auto& held = node(holder.ar())->held;
     if (sign > 0) {
-      held.insert(prefix);
+      // Nearly always in order when a store is loaded.
+      held.insert(held.end(), prefix);
     } else {
       held.erase(prefix);
     }
   }
-  nodes_.at(binding.home_ar()).home += count;
+  node(binding.home_ar())->home += count;
   if (!is_detached(binding)) {
-    nodes_.at(binding.attached_ar()).attached += count;
+    node(binding.attached_ar())->attached += count;
     attached_count_ += count;
   }
   if (binding.state() == v1::BINDING_STATE_MOVING) moving_count_ += count;
 }
 
 Machine::NodeState* Machine::node(const std::string& name) {
+  // Most often a binding is of one AR only, and so are those that are loaded one after the other.
+  if (last_node_ != nullptr && last_node_->info.name() == name) return last_node_;
   const auto it = nodes_.find(name);
-  return it == nodes_.end() ? nullptr : &it->second;
+  if (it == nodes_.end()) return nullptr;
+  last_node_ = &it->second;
+  return last_node_;
 }
 
 Machine::NodeState* Machine::node_of_session(std::uint64_t session) {

@@ -5,7 +5,7 @@
 // A deterministic state machine. Each command changes the state in memory at once and returns an Output: the commit
 // that makes the change durable, and the messages, the events and the answer that may leave the process once the commit
 // is done, in the order of the Outputs. No I/O, no clock: time is an argument, and must not run backwards. No threads
-// but the one in which load() reads ahead.
+// but those in which load() reads ahead.
 //
 // Why it is safe
 // - An AR is entered in a binding's holders in the commit that tells it anything, and leaves only by acknowledging, for
@@ -32,6 +32,7 @@
 #include <vector>
 
 #include "absl/container/btree_set.h"
+#include "absl/container/flat_hash_map.h"
 #include "absl/container/node_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -48,6 +49,8 @@
 #include "lm-server/core/settings.h"
 
 namespace kedge::lm {
+
+struct BindingRecord;
 
 // To one session. A message for a session that has ended is dropped: the next one begins with a snapshot.
 struct Message {
@@ -300,6 +303,7 @@ class Machine {
 
   void run_timer(Transaction& tx, Entry& entry);
   std::optional<SystemTime> due_of(const Entry& entry) const;
+  static std::optional<SystemTime> due_by_record(const v1::Binding& binding, std::optional<SystemTime> grace_ends);
   void set_timer(const Ipv6Prefix& prefix, Entry& entry, std::optional<SystemTime> at);
   void index(const Ipv6Prefix& prefix, const v1::Binding& binding, int sign);
   void forget(const Ipv6Prefix& prefix, Entry& entry);
@@ -312,7 +316,7 @@ class Machine {
   absl::Status load_policies(const std::map<std::string, std::string>& values, std::vector<std::string>* dropped);
   // Of bindings that are taken over.
   struct Loading;
-  void load_binding(const std::string& key, const Ipv6Prefix& prefix, v1::Binding record, Loading& loading);
+  void load_binding(BindingRecord& record, Loading& loading);
   void reserve_fixed_again();
 
   // After a restore.
@@ -325,8 +329,9 @@ class Machine {
   static absl::StatusOr<Restoration> load_restoration(const std::map<std::string, std::string>& values, SystemTime now);
   static void tell_restored(const Restoration& restoration, Output& output, Commit& commit);
   void begin_epoch(v1::Binding& binding, const v1::Generation& generation, SystemTime now) const;
-  void place_pools(const std::map<std::string, std::pair<SystemTime, Ipv6Prefix>>& youngest,
-                   const Restoration& restoration);
+  // By home AR.
+  using Youngest = absl::flat_hash_map<const NodeState*, std::pair<SystemTime, Ipv6Prefix>>;
+  void place_pools(const Youngest& youngest, const Restoration& restoration);
   NodeState* home_of(const Ipv6Prefix& prefix);
   // Takes up those of the request's prefixes that were lost and may be the MN's, to be attached at `at`.
   std::vector<Ipv6Prefix> adopt(Transaction& tx, const v1::AttachRequest& request, const std::string& at,
@@ -334,7 +339,7 @@ class Machine {
   // The MN was heard at another AR later: what only the request's AR knows of goes there. Absent: there is no such
   // thing.
   std::optional<Output> adopt_elsewhere(const v1::AttachRequest& request, SystemTime now);
-  std::uint64_t recover(Entry& entry, std::string* dropped);
+  std::uint64_t recover(v1::Binding& binding, std::string* dropped);
 
   const Settings settings_;
   PolicyBook policies_;
@@ -347,6 +352,8 @@ class Machine {
   // References to its values stay.
   absl::node_hash_map<std::string, MobileNode> mobile_nodes_;
   std::map<std::string, NodeState> nodes_;
+  // That node() has found last.
+  NodeState* last_node_ = nullptr;
   std::unordered_map<std::uint64_t, std::string> sessions_;
   std::set<std::pair<SystemTime, Ipv6Prefix>> timers_;
   std::uint64_t attached_count_ = 0;

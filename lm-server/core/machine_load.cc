@@ -80,7 +80,7 @@ struct Machine::Loading {
   const v1::Generation last;
   std::vector<std::string>* dropped;
   Commit commit;
-  std::map<std::string, std::pair<SystemTime, Ipv6Prefix>> youngest;
+  Youngest youngest;
 };
 
 absl::StatusOr<Output> Machine::load(std::uint64_t epoch, std::uint64_t revision,
@@ -95,6 +95,7 @@ absl::StatusOr<Output> Machine::load(std::uint64_t epoch, std::uint64_t revision
   bindings_.clear();
   mobile_nodes_.clear();
   nodes_.clear();
+  last_node_ = nullptr;
   sessions_.clear();
   timers_.clear();
   policies_.clear();
@@ -122,7 +123,7 @@ absl::StatusOr<Output> Machine::load(std::uint64_t epoch, std::uint64_t revision
     const auto record = bindings.next();
     if (!record.ok()) return record.status();
     if (*record == nullptr) break;
-    load_binding((*record)->key, (*record)->prefix, std::move((*record)->binding), loading);
+    load_binding(**record, loading);
   }
   place_pools(loading.youngest, *restoration);
   reserve_fixed_again();
@@ -136,12 +137,11 @@ absl::StatusOr<Output> Machine::load(std::uint64_t epoch, std::uint64_t revision
   return output;
 }
 
-void Machine::load_binding(const std::string& key, const Ipv6Prefix& prefix, v1::Binding record, Loading& loading) {
+void Machine::load_binding(BindingRecord& record, Loading& loading) {
   const SystemTime now = loading.now;
   const auto& restoration = loading.restoration;
-  Entry entry;
-  entry.binding = std::move(record);
-  v1::Binding& binding = entry.binding;
+  const Ipv6Prefix& prefix = record.prefix;
+  v1::Binding& binding = *record.binding;
   NodeState* home = node(binding.home_ar());
   if (home == nullptr || !home->pool.claim(prefix)) {
     if (loading.dropped != nullptr) {
@@ -149,11 +149,11 @@ void Machine::load_binding(const std::string& key, const Ipv6Prefix& prefix, v1:
                                               ": no pool of access router \"", binding.home_ar(),
                                               "\" covers it any more"));
     }
-    loading.commit.writes.push_back({key, std::nullopt});
+    loading.commit.writes.push_back({key_of(prefix), std::nullopt});
     return;
   }
   std::string lost;
-  const bool recovered = recover(entry, &lost) > 0;
+  const bool recovered = recover(binding, &lost) > 0;
   if (recovered) {
     *binding.mutable_revision() = make_generation(epoch_, loading.commit.revision);
     if (binding.state() == v1::BINDING_STATE_DETACHED_GRACE) *binding.mutable_generation() = binding.revision();
@@ -163,10 +163,12 @@ void Machine::load_binding(const std::string& key, const Ipv6Prefix& prefix, v1:
   if (restoration.from) begin_epoch(binding, make_generation(epoch_, loading.commit.revision), now);
   const bool unheld = has_to_be_held(binding, now);
   if (unheld) enter_holder(binding, binding.home_ar());
-  if (recovered || restoration.from || unheld) {
-    loading.commit.writes.push_back({key, binding.SerializeAsString()});
+  const bool is_written = recovered || restoration.from || unheld;
+  if (is_written || set_back) {
+    std::string value = binding.SerializeAsString();
+    record.packed = BindingTable::pack_binding(value);
+    if (is_written) loading.commit.writes.push_back({key_of(prefix), std::move(value)});
   }
-  if (binding.state() == v1::BINDING_STATE_DETACHED_GRACE) entry.grace_ends = end_of_grace(now);
   auto& mn = mobile_nodes_[binding.mn_id()];
   if (binding.flapping()) {
     const SystemTime quiet_at = std::min(from_proto(binding.relocate_at()), now + settings_.flap_window);
@@ -176,14 +178,17 @@ void Machine::load_binding(const std::string& key, const Ipv6Prefix& prefix, v1:
   // Nothing that is yet to come is stale by another clock, or by what was so when the backup was made.
   if (!set_back && !restoration.from) mn.heard = std::max(mn.heard, from_proto(binding.attached_at()));
   if (!binding.mobile_network()) {
-    auto& last = loading.youngest[binding.home_ar()];
+    auto& last = loading.youngest[home];
     last = std::max(last, {from_proto(binding.created_at()), prefix});
   }
   index(prefix, binding, +1);
+  std::optional<SystemTime> grace_ends;
+  if (binding.state() == v1::BINDING_STATE_DETACHED_GRACE) grace_ends = end_of_grace(now);
   // Done at once: what is due by the record alone waits for no acknowledgement.
-  const bool at_once = entry.grace_ends || binding.state() == v1::BINDING_STATE_MOVING || binding.holders().empty();
-  set_timer(prefix, entry, at_once ? now : due_of(entry));
-  bindings_.add(prefix, std::move(entry));
+  const bool at_once = grace_ends || binding.state() == v1::BINDING_STATE_MOVING || binding.holders().empty();
+  const auto timer = at_once ? now : due_by_record(binding, grace_ends);
+  if (timer) timers_.emplace(*timer, prefix);
+  bindings_.add(prefix, std::move(record.packed), grace_ends, timer);
 }
 
 absl::Status Machine::load_policies(const std::map<std::string, std::string>& values,
@@ -217,8 +222,7 @@ void Machine::reserve_fixed_again() {
   });
 }
 
-std::uint64_t Machine::recover(Entry& entry, std::string* dropped) {
-  v1::Binding& binding = entry.binding;
+std::uint64_t Machine::recover(v1::Binding& binding, std::string* dropped) {
   std::vector<std::string> unknown;
   for (const auto& holder : binding.holders()) {
     if (node(holder.ar()) == nullptr) unknown.push_back(holder.ar());

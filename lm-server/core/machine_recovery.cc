@@ -75,10 +75,9 @@ void Machine::begin_epoch(v1::Binding& binding, const v1::Generation& generation
   }
 }
 
-void Machine::place_pools(const std::map<std::string, std::pair<SystemTime, Ipv6Prefix>>& youngest,
-                          const Restoration& restoration) {
+void Machine::place_pools(const Youngest& youngest, const Restoration& restoration) {
   for (auto& [ar, state] : nodes_) {
-    const auto last = youngest.find(ar);
+    const auto last = youngest.find(&state);
     if (last != youngest.end()) state.pool.continue_behind(last->second.second);
     // Hosts may have addresses from what was handed out after the backup, though nobody tells of it.
     const bool none_since = restoration.at && (last == youngest.end() || last->second.first <= *restoration.at);

@@ -153,10 +153,17 @@ absl::StatusOr<std::unique_ptr<rocksdb::DB>> open_database(const std::string& di
   return std::unique_ptr<rocksdb::DB>(db);
 }
 
+// Of what is gone through once.
+rocksdb::ReadOptions once() {
+  rocksdb::ReadOptions options;
+  options.fill_cache = false;
+  return options;
+}
+
 class RocksDbCursor : public StoreCursor {
  public:
   RocksDbCursor(std::shared_ptr<rocksdb::DB> db, std::uint64_t epoch, std::uint64_t revision)
-      : db_(std::move(db)), epoch_(epoch), revision_(revision), it_(db_->NewIterator({})) {
+      : db_(std::move(db)), epoch_(epoch), revision_(revision), it_(db_->NewIterator(once())) {
     it_->Seek(kValuePrefix);
   }
 
@@ -174,8 +181,8 @@ class RocksDbCursor : public StoreCursor {
     if (!it_->Valid() || !it_->key().starts_with(kValuePrefix)) return false;
     rocksdb::Slice name = it_->key();
     name.remove_prefix(sizeof(kValuePrefix) - 1);
-    *key = name.ToString();
-    *value = it_->value().ToString();
+    key->assign(name.data(), name.size());
+    value->assign(it_->value().data(), it_->value().size());
     it_->Next();
     return true;
   }
@@ -297,6 +304,8 @@ RocksDbStore::~RocksDbStore() {
   }
   wake_.notify_one();
   if (writer_.joinable()) writer_.join();
+  // The next start would have to replay what is in the log alone; where this fails, it does.
+  if (db_ != nullptr) db_->Flush({});
 }
 
 absl::Status RocksDbStore::recover() {

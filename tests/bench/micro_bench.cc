@@ -134,9 +134,7 @@ void lm_unpack(benchmark::State& state) {
   lm::BindingTable table(2);
   const auto pool = *Ipv6Prefix::parse("2001:db8:1::/48");
   for (std::uint64_t i = 0; i < 10'000; ++i) {
-    lm::BindingEntry entry;
-    entry.binding = settled_binding();
-    table.add(pool.nth(64, i), std::move(entry));
+    table.add(pool.nth(64, i), lm::BindingTable::pack_binding(settled_binding().SerializeAsString()));
   }
   std::uint64_t i = 0;
   for (auto _ : state) {

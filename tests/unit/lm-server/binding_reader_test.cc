@@ -1,11 +1,14 @@
 #include "lm-server/core/binding_reader.h"
 
 #include <map>
+#include <set>
+#include <string>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "lm-server/core/binding_table.h"
 #include "lm-server/core/generation.h"
 #include "lm-server/core/machine.h"
 
@@ -72,10 +75,11 @@ class BindingReaderTest : public testing::Test {
         return count;
       }
       if (*record == nullptr) return count;
-      EXPECT_LT(last, (*record)->key);
-      EXPECT_EQ((*record)->key, Machine::key_of((*record)->prefix));
-      EXPECT_EQ((*record)->binding.SerializeAsString(), values_.values.at((*record)->key));
-      last = (*record)->key;
+      const std::string key = Machine::key_of((*record)->prefix);
+      EXPECT_LT(last, key);
+      EXPECT_EQ((*record)->binding->SerializeAsString(), values_.values.at(key));
+      EXPECT_EQ((*record)->packed, BindingTable::pack_binding(values_.values.at(key)));
+      last = key;
     }
   }
 
@@ -98,6 +102,17 @@ TEST_F(BindingReaderTest, SaysWhichRecordIsNoBindingWhenItsTurnComes) {
   EXPECT_EQ(read_all(&error), before);
   EXPECT_EQ(error.code(), absl::StatusCode::kDataLoss);
   EXPECT_THAT(error.message(), HasSubstr(key));
+}
+
+// More than one batch may be wrong by the time that the first is asked for.
+TEST_F(BindingReaderTest, SaysWhichOfManyWrongRecordsIsTheFirst) {
+  std::set<std::string> wrong;
+  for (int i = 1; i <= kMany; i += 100) wrong.insert(key_of(binding_of(i)));
+  for (const auto& key : wrong) values_.values[key] = "\xFF\xFF";
+  absl::Status error;
+  const auto before = std::distance(values_.values.lower_bound("binding/"), values_.values.find(*wrong.begin()));
+  EXPECT_EQ(read_all(&error), before);
+  EXPECT_THAT(error.message(), HasSubstr(*wrong.begin()));
 }
 
 TEST_F(BindingReaderTest, SaysWhatIsWrongWithARecord) {

@@ -63,6 +63,25 @@ TEST_F(BindingTableTest, KeepsAllOfAnEntryThatIsPacked) {
   EXPECT_EQ(again.moved_from, "ar3");
 }
 
+TEST_F(BindingTableTest, TakesARecordAsTheStoreHasIt) {
+  v1::Binding binding;
+  binding.set_mn_id("02:00:00:00:00:11");
+  // Longer than what one byte counts.
+  for (int i = 0; i < 100; ++i) binding.add_holders()->set_ar("ar" + std::to_string(i));
+  const SystemTime grace_ends{std::chrono::nanoseconds(1'700'000'001'000'000'001)};
+  const SystemTime timer{std::chrono::nanoseconds(1'700'000'002'000'000'002)};
+  table_.add(numbered(1), BindingTable::pack_binding(binding.SerializeAsString()), grace_ends, timer);
+  table_.add(numbered(2), BindingTable::pack_binding(binding.SerializeAsString()));
+
+  for (int i : {1, 2}) {
+    EXPECT_EQ(table_.copy(numbered(i)).SerializeAsString(), binding.SerializeAsString());
+    const auto& entry = table_.at(numbered(i));
+    EXPECT_EQ(entry.binding.SerializeAsString(), binding.SerializeAsString());
+    EXPECT_EQ(entry.grace_ends, i == 1 ? std::optional(grace_ends) : std::nullopt);
+    EXPECT_EQ(entry.timer, i == 1 ? std::optional(timer) : std::nullopt);
+  }
+}
+
 TEST_F(BindingTableTest, KeepsChangesOfAnEntryThatWasPackedBefore) {
   add(numbered(1), "a");
   pack_all();
