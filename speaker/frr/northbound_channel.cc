@@ -338,6 +338,11 @@ void NorthboundChannel::edit_candidate(const frr::EditCandidateRequest& edit, Do
   call<frr::EditCandidateRequest>("EditCandidate", &Async::EditCandidate, edit, std::move(done));
 }
 
+void NorthboundChannel::load_to_candidate(const frr::LoadToCandidateRequest& request,
+                                          Done<frr::LoadToCandidateResponse> done) {
+  call<frr::LoadToCandidateRequest>("LoadToCandidate", &Async::LoadToCandidate, request, std::move(done));
+}
+
 void NorthboundChannel::commit(std::uint32_t candidate_id, Done<frr::CommitResponse> done) {
   frr::CommitRequest commit;
   commit.set_candidate_id(candidate_id);

@@ -53,6 +53,7 @@ class NorthboundChannel {
   void get(const frr::GetRequest& request, Done<std::string> done);
   void create_candidate(Done<frr::CreateCandidateResponse> done);
   void edit_candidate(const frr::EditCandidateRequest& request, Done<frr::EditCandidateResponse> done);
+  void load_to_candidate(const frr::LoadToCandidateRequest& request, Done<frr::LoadToCandidateResponse> done);
   // Phase ALL.
   void commit(std::uint32_t candidate_id, Done<frr::CommitResponse> done);
   void delete_candidate(std::uint32_t candidate_id, Done<frr::DeleteCandidateResponse> done);

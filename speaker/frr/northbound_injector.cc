@@ -141,7 +141,8 @@ class NorthboundInjector : public RouteInjector {
     busy_ = false;
     ready_ = false;
     round_.clear();
-    edits_.clear();
+    removals_.clear();
+    additions_.clear();
     candidate_.reset();
     ++connection_number_;
     timer_.cancel();
@@ -191,13 +192,9 @@ class NorthboundInjector : public RouteInjector {
       read(true);
       return;
     }
-    auto [changes, met] = ledger_.plan(batch_limit_);
-    round_ = std::move(changes);
-    busy_ = !round_.empty();
     round_started_ = steady_clock::now();
-    for (const auto& [prefix, level] : met) {
-      if (on_committed) on_committed(prefix, level);
-    }
+    busy_ = false;
+    busy_ = !plan().empty();
     if (!busy_) {
       settle();
       return;
@@ -206,29 +203,78 @@ class NorthboundInjector : public RouteInjector {
     candidate_.reset();
     channel_->create_candidate([this](const grpc::Status& status, const frr::CreateCandidateResponse& response) {
       if (!status.ok()) {
-        fail("CreateCandidate", status);
+        back_off(absl::StrCat("CreateCandidate failed: ", status.error_message()), [this] { next_round(); });
         return;
       }
       candidate_ = response.candidate_id();
-      edits_ = build_edits(schema_, *candidate_, round_);
-      edit(0);
+      choose_removals();
     });
   }
 
-  void edit(std::size_t index) {
-    if (index == edits_.size()) {
-      edits_.clear();
-      commit();
+  // Of what is open, as it is now: what is not in this round yet. Answers what is met already.
+  RouteChanges plan() {
+    // FRR has to be read before anything more is planned.
+    if (read_first_) return {};
+    auto [changes, met] = ledger_.plan(batch_limit_ - round_.size(), round_);
+    for (const auto& [prefix, level] : met) {
+      if (on_committed) on_committed(prefix, level);
+    }
+    return std::move(changes);
+  }
+
+  // Each step takes what is asked for when its turn comes: FRR has been copying its configuration until then.
+  void choose_removals() {
+    for (const auto& [prefix, change] : plan()) {
+      if (change.level == 0) round_.emplace(prefix, change);
+    }
+    removals_ = build_removals(schema_, *candidate_, round_);
+    remove(0);
+  }
+
+  void remove(std::size_t index) {
+    if (index == removals_.size()) {
+      removals_.clear();
+      choose_additions();
       return;
     }
-    channel_->edit_candidate(edits_[index],
+    channel_->edit_candidate(removals_[index],
                              [this, index](const grpc::Status& status, const frr::EditCandidateResponse&) {
                                if (status.ok()) {
-                                 edit(index + 1);
+                                 remove(index + 1);
                                } else {
                                  fail("EditCandidate", status);
                                }
                              });
+  }
+
+  // Additions come last and by themselves: FRR merges them into the candidate as it is, but edits a copy of it.
+  void choose_additions() {
+    RouteChanges additions = plan();
+    std::erase_if(additions, [](const auto& change) { return change.second.level == 0; });
+    additions_ = build_additions(schema_, *candidate_, additions);
+    round_.merge(additions);
+    if (round_.empty()) {
+      // Nothing of what this round was begun for is asked for any more.
+      drop_candidate([this] { next_round(); });
+      return;
+    }
+    add(0);
+  }
+
+  void add(std::size_t index) {
+    if (index == additions_.size()) {
+      additions_.clear();
+      commit();
+      return;
+    }
+    channel_->load_to_candidate(additions_[index],
+                                [this, index](const grpc::Status& status, const frr::LoadToCandidateResponse&) {
+                                  if (status.ok()) {
+                                    add(index + 1);
+                                  } else {
+                                    fail("LoadToCandidate", status);
+                                  }
+                                });
   }
 
   void commit() {
@@ -281,7 +327,8 @@ class NorthboundInjector : public RouteInjector {
   void fail(const char* call, const grpc::Status& status) {
     const std::string why = absl::StrCat(call, " failed: ", status.error_message());
     log_warning("frr_commit_failed", "changes", round_.size(), "error", why);
-    edits_.clear();
+    removals_.clear();
+    additions_.clear();
     ++failures_;
     if (status.error_code() == grpc::StatusCode::UNAVAILABLE) {
       --failures_;
@@ -370,7 +417,8 @@ class NorthboundInjector : public RouteInjector {
   // All that FRR holds is to be looked at before the next round.
   bool read_first_ = false;
   RouteChanges round_;
-  std::vector<frr::EditCandidateRequest> edits_;
+  std::vector<frr::EditCandidateRequest> removals_;
+  std::vector<frr::LoadToCandidateRequest> additions_;
   std::optional<std::uint32_t> candidate_;
   steady_clock::time_point round_started_;
   steady_clock::time_point identified_at_;

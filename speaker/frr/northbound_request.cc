@@ -21,41 +21,32 @@ constexpr char kNoInterface[] = "(null)";
 constexpr int kNewestKnownMajor = 10;
 constexpr int kNewestKnownMinor = 7;
 
-struct Paths {
-  // What is removed when only our path is to go.
-  std::string entry;
-  std::string nexthop;
-  std::string tag;
-};
+constexpr char kFamily[] = "frr-routing:ipv6-unicast";
+// Around the list of routes in the configuration as JSON.
+constexpr char kBeforeRoutes[] =
+    R"({"frr-routing:routing":{"control-plane-protocols":{"control-plane-protocol":[{"type":"frr-staticd:staticd",)"
+    R"("name":"staticd","vrf":"default","frr-staticd:staticd":{"route-list":[)";
+constexpr char kAfterRoutes[] = "]}}]}}}";
 
-Paths blackhole_paths(StaticSchema schema, const Ipv6Prefix& prefix) {
-  const std::string nexthop_keys =
-      absl::StrCat("[nh-type='blackhole'][vrf='default'][gateway=''][interface='", kNoInterface, "']");
-  const std::string route = route_list_path(schema, prefix);
-  if (schema == StaticSchema::kC) {
-    const std::string path = absl::StrCat(route, "/path-list[table-id='0']", nexthop_keys);
-    return {path, path, path + "/tag"};
-  }
-  const std::string path = absl::StrCat(route, "/path-list[table-id='0'][distance='1']");
-  return {path, absl::StrCat(path, "/frr-nexthops/nexthop", nexthop_keys), path + "/tag"};
+// What is removed when only our path is to go.
+std::string own_path(StaticSchema schema, const Ipv6Prefix& prefix) {
+  const std::string table = absl::StrCat(route_list_path(schema, prefix), "/path-list[table-id='0']");
+  if (schema != StaticSchema::kC) return table + "[distance='1']";
+  return absl::StrCat(table, "[nh-type='blackhole'][vrf='default'][gateway=''][interface='", kNoInterface, "']");
 }
 
-void add(google::protobuf::RepeatedPtrField<frr::PathValue>* list, std::string path, std::string value) {
-  frr::PathValue* added = list->Add();
-  added->set_path(std::move(path));
-  added->set_value(std::move(value));
-}
-
-void add_change(StaticSchema schema, const Ipv6Prefix& prefix, const RouteChange& change,
-                frr::EditCandidateRequest* edit) {
-  Paths paths = blackhole_paths(schema, prefix);
-  if (change.level == 0) {
-    add(edit->mutable_delete_(), change.keep_others ? std::move(paths.entry) : route_list_path(schema, prefix), "");
-    return;
-  }
-  // As FRR's command line writes it for "blackhole"; without it the route is shown, and saved, as "Null0".
-  add(edit->mutable_update(), paths.nexthop + "/bh-type", "unspec");
-  add(edit->mutable_update(), std::move(paths.tag), absl::StrCat(change.level));
+std::string route_json(StaticSchema schema, const Ipv6Prefix& prefix, std::uint32_t tag) {
+  // With "bh-type" as FRR's command line writes it for "blackhole"; without it the route is shown, and saved, as
+  // "Null0".
+  const std::string nexthop =
+      absl::StrCat(R"("nh-type":"blackhole","vrf":"default","gateway":"","interface":")", kNoInterface, R"(")");
+  const std::string path = schema == StaticSchema::kC
+                               ? absl::StrCat(nexthop, R"(,"bh-type":"unspec","tag":)", tag)
+                               : absl::StrCat(R"("distance":1,"tag":)", tag, R"(,"frr-nexthops":{"nexthop":[{)",
+                                              nexthop, R"(,"bh-type":"unspec"}]})");
+  return absl::StrCat(R"({"prefix":")", prefix.to_string(), R"(",)",
+                      schema == StaticSchema::kA ? "" : R"("src-prefix":"::/0",)", R"("afi-safi":")", kFamily,
+                      R"(","path-list":[{"table-id":0,)", path, "}]}");
 }
 
 // One nexthop of a static, whichever schema it came in.
@@ -156,26 +147,49 @@ absl::StatusOr<SchemaChoice> choose_schema(const std::string& frr_version) {
 
 std::string route_list_path(StaticSchema schema, const Ipv6Prefix& prefix) {
   const char* source = schema == StaticSchema::kA ? "" : "[src-prefix='::/0']";
-  return absl::StrCat(kStaticd, "/route-list[prefix='", prefix.to_string(), "']", source,
-                      "[afi-safi='frr-routing:ipv6-unicast']");
+  return absl::StrCat(kStaticd, "/route-list[prefix='", prefix.to_string(), "']", source, "[afi-safi='", kFamily, "']");
 }
 
-std::vector<frr::EditCandidateRequest> build_edits(StaticSchema schema, std::uint32_t candidate_id,
-                                                   const RouteChanges& changes, std::size_t max_bytes) {
+std::vector<frr::EditCandidateRequest> build_removals(StaticSchema schema, std::uint32_t candidate_id,
+                                                      const RouteChanges& changes, std::size_t max_bytes) {
   std::vector<frr::EditCandidateRequest> edits;
   std::size_t size = 0;
   for (const auto& [prefix, change] : changes) {
-    frr::EditCandidateRequest edit;
-    add_change(schema, prefix, change, &edit);
-    const std::size_t change_size = edit.ByteSizeLong();
-    if (edits.empty() || size + change_size > max_bytes) {
+    if (change.level != 0) continue;
+    frr::EditCandidateRequest removal;
+    removal.add_delete_()->set_path(change.keep_others ? own_path(schema, prefix) : route_list_path(schema, prefix));
+    const std::size_t removal_size = removal.ByteSizeLong();
+    if (edits.empty() || size + removal_size > max_bytes) {
       edits.emplace_back().set_candidate_id(candidate_id);
       size = edits.back().ByteSizeLong();
     }
-    edits.back().MergeFrom(edit);
-    size += change_size;
+    edits.back().MergeFrom(removal);
+    size += removal_size;
   }
   return edits;
+}
+
+std::vector<frr::LoadToCandidateRequest> build_additions(StaticSchema schema, std::uint32_t candidate_id,
+                                                         const RouteChanges& changes, std::size_t max_bytes) {
+  std::vector<frr::LoadToCandidateRequest> loads;
+  std::string json;
+  const auto finish = [&] {
+    if (json.empty()) return;
+    frr::LoadToCandidateRequest& load = loads.emplace_back();
+    load.set_candidate_id(candidate_id);
+    load.set_type(frr::LoadToCandidateRequest::MERGE);
+    load.mutable_config()->set_encoding(frr::JSON);
+    load.mutable_config()->set_data(absl::StrCat(json, kAfterRoutes));
+    json.clear();
+  };
+  for (const auto& [prefix, change] : changes) {
+    if (change.level == 0) continue;
+    const std::string route = route_json(schema, prefix, change.level);
+    if (json.size() + route.size() + sizeof(kAfterRoutes) > max_bytes) finish();
+    absl::StrAppend(&json, json.empty() ? kBeforeRoutes : ",", route);
+  }
+  finish();
+  return loads;
 }
 
 frr::GetRequest build_get() {
@@ -191,8 +205,6 @@ frr::GetRequest build_get() {
 absl::StatusOr<std::map<Ipv6Prefix, HeldRoute>> parse_statics(std::string_view json) {
   absl::StatusOr<JsonDocument> document = JsonDocument::parse(json);
   if (!document.ok()) return document.status();
-  // What FRR prints of a container without anything in it.
-  if (document->root().is_empty_object()) return std::map<Ipv6Prefix, HeldRoute>();
   // A staticd that has never been configured shows nothing at all.
   if (document->root().is_empty_object()) return std::map<Ipv6Prefix, HeldRoute>();
   const Json routing = document->root().at("frr-routing:routing");

@@ -50,12 +50,19 @@ struct RouteChange {
 using RouteChanges = std::map<Ipv6Prefix, RouteChange>;
 
 // FRR's server takes messages of at most 4 MiB (gRPC's default); this leaves room for framing.
-inline constexpr std::size_t kEditBytes = 3'500'000;
+inline constexpr std::size_t kRequestBytes = 3'500'000;
 
-// The changes as requests of at most `max_bytes` each (one change at least), in the order of the prefixes. All of them
-// go into one candidate.
-std::vector<frr::EditCandidateRequest> build_edits(StaticSchema schema, std::uint32_t candidate_id,
-                                                   const RouteChanges& changes, std::size_t max_bytes = kEditBytes);
+// The removals among the changes, in the order of the prefixes, as requests of at most `max_bytes` each (one removal at
+// least). All of them go into one candidate. FRR works on a copy of the candidate for each request.
+std::vector<frr::EditCandidateRequest> build_removals(StaticSchema schema, std::uint32_t candidate_id,
+                                                      const RouteChanges& changes,
+                                                      std::size_t max_bytes = kRequestBytes);
+
+// The same of all other changes, as JSON that FRR merges into the candidate; what else is in it stays. Nothing is
+// copied for it.
+std::vector<frr::LoadToCandidateRequest> build_additions(StaticSchema schema, std::uint32_t candidate_id,
+                                                         const RouteChanges& changes,
+                                                         std::size_t max_bytes = kRequestBytes);
 
 // All of staticd's static routes.
 frr::GetRequest build_get();
@@ -64,7 +71,7 @@ frr::GetRequest build_get();
 struct HeldRoute {
   // The tag of its blackhole with distance 1 in the main table; 0: there is none, or it has no tag.
   std::uint32_t blackhole_tag = 0;
-  // That blackhole has the keys that build_edits() uses, so that a new tag goes to the same path.
+  // That blackhole has the keys that build_additions() uses, so that a new tag goes to the same path.
   bool same_keys = false;
   // All other paths in words: "via fe80::1 eth0 tag 7"; empty when there are none.
   std::string foreign;

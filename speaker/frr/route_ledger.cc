@@ -82,11 +82,15 @@ void RouteLedger::retry_rejected() {
   rejected_.clear();
 }
 
-RouteLedger::Plan RouteLedger::plan(std::size_t limit) {
+RouteLedger::Plan RouteLedger::plan(std::size_t limit, const RouteChanges& under_way) {
   Plan plan;
   if (!complete_) return plan;
   for (auto next = open_.begin(); next != open_.end() && plan.changes.size() < limit;) {
     const Ipv6Prefix prefix = *next;
+    if (under_way.contains(prefix)) {
+      ++next;
+      continue;
+    }
     const HeldRoute& route = held(prefix);
     const std::uint32_t level = desired(prefix);
     const bool ours = is_ours(route);

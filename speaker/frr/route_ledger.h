@@ -50,8 +50,9 @@ class RouteLedger {
   };
   // There may be something to plan.
   bool has_open() const { return complete_ && !open_.empty(); }
-  // At most `limit` changes, in the order of the prefixes; the others stay for later plans.
-  Plan plan(std::size_t limit);
+  // At most `limit` changes, in the order of the prefixes; the others stay for later plans, as do the prefixes of
+  // `under_way`, whose commit has yet to be taken.
+  Plan plan(std::size_t limit, const RouteChanges& under_way = {});
 
   // Desired, but FRR's configuration has a static of the operator there (in words).
   const std::map<Ipv6Prefix, std::string>& conflicts() const { return conflicts_; }

@@ -9,10 +9,11 @@
 //   {"phase":"resident", "routes", "committed_s", "reflector_s", "expected", "at_reflector"}
 //   {"phase":"single", "operation":"add"|"withdraw", "resident", "committed_ms":[...], "reflector_ms":[...]}
 //   {"phase":"bulk", "operation":"add"|"withdraw"|"mixed", "resident", "routes", "offered_per_s", "commits",
-//    "committed_s", "reflector_s", "arrived", "p50_ms", "p99_ms", "max_ms", "expected", "at_reflector"}
+//    "committed_s", "reflector_s", "adds":{"seen", "p50_ms", "p99_ms", "max_ms"}, "withdrawals":{the same}, "expected",
+//    "at_reflector"}
 // `expected` and `at_reflector` are counts of routes of the pool, once nothing has changed there for a second. Each
 // phase is measured from the first call of the injector; p50_ms to max_ms are of one route each, from its own call to
-// its arrival at the reflector or its leaving it, and `arrived` of them did so. Exit code 1: something did not happen
+// its arrival at the reflector or its leaving it, and `seen` of them did so. Exit code 1: something did not happen
 // within --timeout.
 //
 // With --injector none it only watches the reflector, for other programs that inject. `{"count"}` says that it does.
@@ -26,6 +27,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <functional>
@@ -215,7 +217,7 @@ class Load {
     reflector_.on_change = [this](const Ipv6Prefix& prefix, bool present) {
       const auto found = under_way_.find({prefix, present});
       if (found == under_way_.end()) return;
-      latencies_.push_back(Milliseconds(reflector_.last_change() - found->second).count());
+      latencies_[present].push_back(Milliseconds(reflector_.last_change() - found->second).count());
       under_way_.erase(found);
     };
   }
@@ -323,7 +325,7 @@ class Load {
   void bulk(const std::string& operation) {
     const std::size_t expected = options_.resident + (operation == "add" ? options_.bulk : 0);
     commits_ = 0;
-    latencies_.clear();
+    for (auto& latencies : latencies_) latencies.clear();
     under_way_.clear();
     const auto begin = Clock::now();
     for (std::uint64_t sent = 0; sent < options_.bulk;) {
@@ -337,23 +339,26 @@ class Load {
     }
     wait("the bulk is committed", [&] { return awaited_.empty(); });
     settle(expected);
-    std::sort(latencies_.begin(), latencies_.end());
     std::cout
         << fmt::format(
                R"({{"phase":"bulk","operation":"{}","resident":{},"routes":{},"offered_per_s":{:.0f},"commits":{},)"
-               R"("committed_s":{:.4f},"reflector_s":{:.4f},"arrived":{},"p50_ms":{:.3f},"p99_ms":{:.3f},)"
-               R"("max_ms":{:.3f},"expected":{},"at_reflector":{}}})",
+               R"("committed_s":{:.4f},"reflector_s":{:.4f},"adds":{},"withdrawals":{},"expected":{},"at_reflector":{}}})",
                operation, options_.resident, options_.bulk, options_.rate, commits_,
                Seconds(last_committed_ - begin).count(), Seconds(reflector_.last_change() - begin).count(),
-               latencies_.size(), quantile(0.5), quantile(0.99), quantile(1), expected, reflector_.count())
+               summary(latencies_[true]), summary(latencies_[false]), expected, reflector_.count())
         << std::endl;
   }
 
-  // Of the latencies in order: the smallest that at least this share of all does not exceed; 0 when there is none.
-  double quantile(double share) const {
-    if (latencies_.empty()) return 0;
-    const double rank = std::ceil(share * static_cast<double>(latencies_.size()));
-    return latencies_[static_cast<std::size_t>(rank) - 1];
+  static std::string summary(std::vector<double>& latencies) {
+    std::sort(latencies.begin(), latencies.end());
+    // The smallest that at least this share of all does not exceed; 0 when there is none.
+    const auto quantile = [&](double share) {
+      if (latencies.empty()) return 0.0;
+      const double rank = std::ceil(share * static_cast<double>(latencies.size()));
+      return latencies[static_cast<std::size_t>(rank) - 1];
+    };
+    return fmt::format(R"({{"seen":{},"p50_ms":{:.3f},"p99_ms":{:.3f},"max_ms":{:.3f}}})", latencies.size(),
+                       quantile(0.5), quantile(0.99), quantile(1));
   }
 
   const Options& options_;
@@ -367,7 +372,8 @@ class Load {
   Clock::time_point last_committed_;
   // What the reflector has yet to get or to lose, and when it was asked for.
   std::map<std::pair<Ipv6Prefix, bool>, Clock::time_point> under_way_;
-  std::vector<double> latencies_;
+  // Of the withdrawals, and of the adds.
+  std::array<std::vector<double>, 2> latencies_;
   // Events of the executor; what is committed in one and the same is one commit.
   std::uint64_t turn_ = 0;
   std::uint64_t last_commit_turn_ = 0;

@@ -14,6 +14,7 @@
 #include "frr/frr-northbound.grpc.pb.h"
 #include "grpcpp/server.h"
 #include "grpcpp/server_builder.h"
+#include "speaker/frr/northbound_request.h"
 
 namespace kedge::speaker {
 
@@ -75,6 +76,9 @@ class FakeNorthbound : public frr::Northbound::Service {
   Routes running_;
   std::set<std::string> operators;
   std::function<grpc::Status(const Routes& changes)> on_commit;
+  // While a candidate is made, or edited; without the lock.
+  std::function<void()> on_create;
+  std::function<void()> on_edit;
 
  private:
   static std::string prefix_of(const std::string& path) {
@@ -113,6 +117,7 @@ class FakeNorthbound : public frr::Northbound::Service {
 
   grpc::Status CreateCandidate(grpc::ServerContext*, const frr::CreateCandidateRequest*,
                                frr::CreateCandidateResponse* response) override {
+    if (on_create) on_create();
     std::lock_guard lock(mutex_);
     response->set_candidate_id(++last_id_);
     candidates_[last_id_] = running_;
@@ -128,18 +133,29 @@ class FakeNorthbound : public frr::Northbound::Service {
 
   grpc::Status EditCandidate(grpc::ServerContext*, const frr::EditCandidateRequest* request,
                              frr::EditCandidateResponse*) override {
+    if (on_edit) on_edit();
     std::lock_guard lock(mutex_);
+    if (request->update_size() != 0) return {grpc::StatusCode::UNIMPLEMENTED, "additions are loaded"};
     Routes edited = candidates_[request->candidate_id()];
-    for (const auto& update : request->update()) {
-      int& tag = edited[prefix_of(update.path())];
-      if (update.path().ends_with("/tag")) tag = std::stoi(update.value());
-    }
     for (const auto& removal : request->delete_()) {
       if (edited.erase(prefix_of(removal.path())) == 0) {
         return {grpc::StatusCode::INVALID_ARGUMENT, "Failed to remove \"" + removal.path() + "\""};
       }
     }
     candidates_[request->candidate_id()] = edited;
+    return grpc::Status::OK;
+  }
+
+  grpc::Status LoadToCandidate(grpc::ServerContext*, const frr::LoadToCandidateRequest* request,
+                               frr::LoadToCandidateResponse*) override {
+    std::lock_guard lock(mutex_);
+    const auto loaded = parse_statics(request->config().data());
+    if (request->type() != frr::LoadToCandidateRequest::MERGE || !loaded.ok()) {
+      return {grpc::StatusCode::INTERNAL, "Failed to parse the configuration"};
+    }
+    for (const auto& [prefix, route] : *loaded) {
+      candidates_[request->candidate_id()][prefix.to_string()] = static_cast<int>(route.blackhole_tag);
+    }
     return grpc::Status::OK;
   }
 

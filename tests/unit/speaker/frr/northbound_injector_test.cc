@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "boost/asio/io_context.hpp"
+#include "boost/asio/post.hpp"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "speaker/frr/anchoring_plane.h"
@@ -125,6 +126,38 @@ TEST_F(NorthboundInjectorTest, CancelsWhatWasWithdrawnBeforeItWasWritten) {
   frr_.hold(false);
   ASSERT_TRUE(wait_for_committed(2, 0));
   EXPECT_EQ(frr_.commits().size(), 1u);
+}
+
+TEST_F(NorthboundInjectorTest, TakesWhatIsAskedForWhileFrrCopiesItsConfiguration) {
+  make_synced({{prefix(1), 1}, {prefix(2), 1}});
+  frr_.on_create = [this] { boost::asio::post(context_, [this] { injector_->set(prefix(2), 0); }); };
+  frr_.on_edit = [this] { boost::asio::post(context_, [this] { injector_->set(prefix(3), 3); }); };
+  injector_->set(prefix(1), 0);
+  ASSERT_TRUE(wait_for_committed(3, 3));
+  frr_.with_lock([this] { frr_.on_create = frr_.on_edit = nullptr; });
+  EXPECT_THAT(frr_.commits().back(), ElementsAre(Pair(text(1), 0), Pair(text(2), 0), Pair(text(3), 3)));
+}
+
+TEST_F(NorthboundInjectorTest, BringsBackWhatIsAskedForWhileItIsRemoved) {
+  make_synced({{prefix(1), 1}});
+  committed_.clear();
+  bool asked = false;
+  frr_.on_edit = [this, &asked] {
+    if (!std::exchange(asked, true)) boost::asio::post(context_, [this] { injector_->set(prefix(1), 1); });
+  };
+  injector_->set(prefix(1), 0);
+  ASSERT_TRUE(wait_for_committed(1, 1));
+  EXPECT_THAT(committed_, ElementsAre(Pair(prefix(1), 0u), Pair(prefix(1), 1u)));
+  EXPECT_THAT(frr_.running(), ElementsAre(Pair(text(1), 1)));
+}
+
+TEST_F(NorthboundInjectorTest, CommitsNothingWhenAllIsWithdrawnWhileFrrCopies) {
+  make_synced();
+  frr_.on_create = [this] { boost::asio::post(context_, [this] { injector_->set(prefix(1), 0); }); };
+  injector_->set(prefix(1), 1);
+  ASSERT_TRUE(wait_for_committed(1, 0));
+  EXPECT_TRUE(wait_for([this] { return frr_.candidates() == 0; }));
+  EXPECT_THAT(frr_.commits(), IsEmpty());
 }
 
 TEST_F(NorthboundInjectorTest, AnswersAgainForWhatIsSetAgain) {

@@ -8,7 +8,10 @@
 namespace kedge::speaker {
 namespace {
 
+using testing::ElementsAre;
 using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::Pair;
 
 const std::string kBase =
     "/frr-routing:routing/control-plane-protocols/control-plane-protocol[type='frr-staticd:staticd'][name='staticd']"
@@ -52,85 +55,115 @@ TEST(ChooseSchema, RefusesOlderVersionsAndNonsense) {
   }
 }
 
-frr::EditCandidateRequest one_edit(StaticSchema schema, RouteChange change) {
-  const auto edits = build_edits(schema, 7, {{prefix("2001:db8:1:2::/64"), change}});
+std::string one_addition(StaticSchema schema, std::uint32_t level) {
+  const RouteChanges changes{{prefix("2001:db8:1:2::/64"), {level}}};
+  EXPECT_THAT(build_removals(schema, 7, changes), IsEmpty());
+  const auto loads = build_additions(schema, 7, changes);
+  EXPECT_EQ(loads.size(), 1u);
+  EXPECT_EQ(loads.at(0).candidate_id(), 7u);
+  EXPECT_EQ(loads.at(0).type(), frr::LoadToCandidateRequest::MERGE);
+  EXPECT_EQ(loads.at(0).config().encoding(), frr::JSON);
+  return loads.at(0).config().data();
+}
+
+// Around the routes.
+const std::string kBefore =
+    R"({"frr-routing:routing":{"control-plane-protocols":{"control-plane-protocol":[{"type":"frr-staticd:staticd",)"
+    R"("name":"staticd","vrf":"default","frr-staticd:staticd":{"route-list":[)";
+const std::string kAfter = "]}}]}}}";
+
+TEST(BuildAdditions, WritesABlackholeWithATagInSchemaA) {
+  EXPECT_EQ(
+      one_addition(StaticSchema::kA, 3),
+      kBefore +
+          R"j({"prefix":"2001:db8:1:2::/64","afi-safi":"frr-routing:ipv6-unicast","path-list":[{"table-id":0,)j"
+          R"j("distance":1,"tag":3,"frr-nexthops":{"nexthop":[{"nh-type":"blackhole","vrf":"default","gateway":"",)j"
+          R"j("interface":"(null)","bh-type":"unspec"}]}}]})j" +
+          kAfter);
+}
+
+TEST(BuildAdditions, HasTheSourcePrefixAsAKeyInSchemaB) {
+  EXPECT_EQ(
+      one_addition(StaticSchema::kB, 3),
+      kBefore +
+          R"j({"prefix":"2001:db8:1:2::/64","src-prefix":"::/0","afi-safi":"frr-routing:ipv6-unicast","path-list":[)j"
+          R"j({"table-id":0,"distance":1,"tag":3,"frr-nexthops":{"nexthop":[{"nh-type":"blackhole","vrf":"default",)j"
+          R"j("gateway":"","interface":"(null)","bh-type":"unspec"}]}}]})j" +
+          kAfter);
+}
+
+TEST(BuildAdditions, HasTheNexthopAsThePathInSchemaC) {
+  EXPECT_EQ(
+      one_addition(StaticSchema::kC, 3),
+      kBefore +
+          R"j({"prefix":"2001:db8:1:2::/64","src-prefix":"::/0","afi-safi":"frr-routing:ipv6-unicast","path-list":[)j"
+          R"j({"table-id":0,"nh-type":"blackhole","vrf":"default","gateway":"","interface":"(null)",)j"
+          R"j("bh-type":"unspec","tag":3}]})j" +
+          kAfter);
+}
+
+std::string one_removal(StaticSchema schema, bool keep_others) {
+  const RouteChanges changes{{prefix("2001:db8:1:2::/64"), {0, keep_others}}};
+  EXPECT_THAT(build_additions(schema, 7, changes), IsEmpty());
+  const auto edits = build_removals(schema, 7, changes);
   EXPECT_EQ(edits.size(), 1u);
   EXPECT_EQ(edits.at(0).candidate_id(), 7u);
-  return edits.at(0);
+  EXPECT_EQ(edits.at(0).update_size(), 0);
+  EXPECT_EQ(edits.at(0).delete__size(), 1);
+  return edits.at(0).delete_(0).path();
 }
 
-TEST(BuildEdits, WritesABlackholeWithATagInSchemaA) {
-  const auto edit = one_edit(StaticSchema::kA, {3});
-  ASSERT_EQ(edit.update_size(), 2);
-  EXPECT_EQ(edit.delete__size(), 0);
-  const std::string path = kBase + "[afi-safi='frr-routing:ipv6-unicast']/path-list[table-id='0'][distance='1']";
-  EXPECT_EQ(edit.update(0).path(),
-            path + "/frr-nexthops/nexthop[nh-type='blackhole'][vrf='default'][gateway=''][interface='(null)']/bh-type");
-  EXPECT_EQ(edit.update(0).value(), "unspec");
-  EXPECT_EQ(edit.update(1).path(), path + "/tag");
-  EXPECT_EQ(edit.update(1).value(), "3");
+TEST(BuildRemovals, RemovesTheRouteListOrOnlyOurPath) {
+  const std::string family = "[afi-safi='frr-routing:ipv6-unicast']";
+  EXPECT_EQ(one_removal(StaticSchema::kA, false), kBase + family);
+  EXPECT_EQ(one_removal(StaticSchema::kB, false), kBase + "[src-prefix='::/0']" + family);
+  EXPECT_EQ(one_removal(StaticSchema::kA, true), kBase + family + "/path-list[table-id='0'][distance='1']");
+  EXPECT_EQ(one_removal(StaticSchema::kC, true),
+            kBase + "[src-prefix='::/0']" + family +
+                "/path-list[table-id='0'][nh-type='blackhole'][vrf='default'][gateway=''][interface='(null)']");
 }
 
-TEST(BuildEdits, HasTheSourcePrefixAsAKeyInSchemaB) {
-  const auto edit = one_edit(StaticSchema::kB, {3});
-  ASSERT_EQ(edit.update_size(), 2);
-  const std::string path =
-      kBase + "[src-prefix='::/0'][afi-safi='frr-routing:ipv6-unicast']/path-list[table-id='0'][distance='1']";
-  EXPECT_EQ(edit.update(0).path(),
-            path + "/frr-nexthops/nexthop[nh-type='blackhole'][vrf='default'][gateway=''][interface='(null)']/bh-type");
-  EXPECT_EQ(edit.update(1).path(), path + "/tag");
-}
-
-TEST(BuildEdits, HasTheNexthopAsThePathInSchemaC) {
-  const auto edit = one_edit(StaticSchema::kC, {3});
-  ASSERT_EQ(edit.update_size(), 2);
-  const std::string path = kBase +
-                           "[src-prefix='::/0'][afi-safi='frr-routing:ipv6-unicast']/path-list[table-id='0']"
-                           "[nh-type='blackhole'][vrf='default'][gateway=''][interface='(null)']";
-  EXPECT_EQ(edit.update(0).path(), path + "/bh-type");
-  EXPECT_EQ(edit.update(1).path(), path + "/tag");
-}
-
-TEST(BuildEdits, RemovesTheRouteListOrOnlyOurPath) {
-  const auto whole = one_edit(StaticSchema::kA, {0, false});
-  ASSERT_EQ(whole.delete__size(), 1);
-  EXPECT_EQ(whole.update_size(), 0);
-  EXPECT_EQ(whole.delete_(0).path(), kBase + "[afi-safi='frr-routing:ipv6-unicast']");
-  EXPECT_EQ(one_edit(StaticSchema::kB, {0, false}).delete_(0).path(),
-            kBase + "[src-prefix='::/0'][afi-safi='frr-routing:ipv6-unicast']");
-  EXPECT_EQ(one_edit(StaticSchema::kA, {0, true}).delete_(0).path(),
-            kBase + "[afi-safi='frr-routing:ipv6-unicast']/path-list[table-id='0'][distance='1']");
-  EXPECT_EQ(one_edit(StaticSchema::kC, {0, true}).delete_(0).path(),
-            kBase +
-                "[src-prefix='::/0'][afi-safi='frr-routing:ipv6-unicast']/path-list[table-id='0']"
-                "[nh-type='blackhole'][vrf='default'][gateway=''][interface='(null)']");
-}
-
-TEST(BuildEdits, StaysUnderTheServersMessageLimit) {
+TEST(BuildRequests, StaysUnderTheServersMessageLimit) {
   RouteChanges changes;
   const Ipv6Prefix pool = prefix("2001:db8::/40");
-  for (std::uint64_t i = 0; i < 30'000; ++i) changes[pool.nth(64, i)] = RouteChange{static_cast<std::uint32_t>(i % 3)};
+  for (std::uint64_t i = 0; i < 60'000; ++i) changes[pool.nth(64, i)] = RouteChange{static_cast<std::uint32_t>(i % 3)};
   for (const StaticSchema schema : {StaticSchema::kA, StaticSchema::kB, StaticSchema::kC}) {
-    const auto edits = build_edits(schema, 1, changes);
+    const auto edits = build_removals(schema, 1, changes);
     EXPECT_GT(edits.size(), 1u);
-    std::size_t updates = 0;
     std::size_t removals = 0;
     for (const auto& edit : edits) {
       EXPECT_LE(edit.ByteSizeLong(), 4u << 20);
       EXPECT_EQ(edit.candidate_id(), 1u);
-      updates += static_cast<std::size_t>(edit.update_size());
       removals += static_cast<std::size_t>(edit.delete__size());
     }
-    EXPECT_EQ(updates, 2 * 20'000u);
-    EXPECT_EQ(removals, 10'000u);
+    EXPECT_EQ(removals, 20'000u);
+
+    const auto loads = build_additions(schema, 1, changes);
+    EXPECT_GT(loads.size(), 1u);
+    std::size_t additions = 0;
+    for (const auto& load : loads) {
+      EXPECT_LE(load.ByteSizeLong(), 4u << 20);
+      EXPECT_EQ(load.candidate_id(), 1u);
+      const std::string& json = load.config().data();
+      for (auto at = json.find("{\"prefix\""); at != json.npos; at = json.find("{\"prefix\"", at + 1)) ++additions;
+    }
+    EXPECT_EQ(additions, 40'000u);
   }
 }
 
-TEST(BuildEdits, PutsAtLeastOneChangeIntoARequest) {
-  const auto edits =
-      build_edits(StaticSchema::kA, 1, {{prefix("2001:db8:0:1::/64"), {1}}, {prefix("2001:db8:0:2::/64"), {1}}}, 10);
-  ASSERT_EQ(edits.size(), 2u);
-  EXPECT_EQ(edits[0].update_size(), 2);
+TEST(BuildRequests, PutAtLeastOneChangeIntoEach) {
+  const RouteChanges removals{{prefix("2001:db8:0:1::/64"), {0}}, {prefix("2001:db8:0:2::/64"), {0}}};
+  EXPECT_EQ(build_removals(StaticSchema::kA, 1, removals, 10).size(), 2u);
+  const RouteChanges additions{{prefix("2001:db8:0:1::/64"), {1}}, {prefix("2001:db8:0:2::/64"), {1}}};
+  EXPECT_EQ(build_additions(StaticSchema::kA, 1, additions, 10).size(), 2u);
+}
+
+TEST(BuildAdditions, WritesWhatIsReadBack) {
+  for (const StaticSchema schema : {StaticSchema::kA, StaticSchema::kB, StaticSchema::kC}) {
+    const auto held = parse_statics(one_addition(schema, 3));
+    ASSERT_TRUE(held.ok()) << held.status();
+    EXPECT_THAT(*held, ElementsAre(Pair(prefix("2001:db8:1:2::/64"), HeldRoute{3, true, ""})));
+  }
 }
 
 std::string in_vrf(const std::string& vrf, const std::string& routes) {

@@ -57,6 +57,22 @@ TEST(RouteLedger, PlansAgainWhatChangedDuringACommit) {
   EXPECT_THAT(ledger.plan(kAll).changes, ElementsAre(Pair(kP1, RouteChange{2})));
 }
 
+TEST(RouteLedger, LeavesWhatIsUnderWayToALaterPlan) {
+  RouteLedger ledger(8);
+  ledger.take_held({{kP1, {1, true, ""}}}, true);
+  ledger.replace_all({});
+  const auto removals = ledger.plan(kAll).changes;
+  ASSERT_THAT(removals, ElementsAre(Pair(kP1, RouteChange{0})));
+  ledger.set(kP1, 1);
+  ledger.set(kP2, 1);
+  const auto plan = ledger.plan(kAll, removals);
+  EXPECT_THAT(plan.changes, ElementsAre(Pair(kP2, RouteChange{1})));
+  // FRR still has it, but not after the commit.
+  EXPECT_THAT(plan.met, IsEmpty());
+  ledger.take_committed(removals);
+  EXPECT_THAT(ledger.plan(kAll).changes, ElementsAre(Pair(kP1, RouteChange{1}), Pair(kP2, RouteChange{1})));
+}
+
 TEST(RouteLedger, LeavesTheOperatorsStaticsAlone) {
   RouteLedger ledger(8);
   ledger.take_held({{kP1, {0, false, "via eth0"}}, {kP2, {9, true, ""}}, {kP3, {9, true, ""}}}, true);
