@@ -1,15 +1,12 @@
 #include "lm-server/core/binding_table.h"
 
-#include <array>
 #include <chrono>
-#include <cstddef>
 #include <cstdint>
 #include <utility>
 
-#include "google/protobuf/io/coded_stream.h"
-#include "google/protobuf/wire_format_lite.h"
 #include "kedge/lm/packed_entry.pb.h"
 #include "lm-server/core/prefix_map.h"
+#include "lm-server/core/wire.h"
 
 namespace kedge::lm {
 namespace {
@@ -111,19 +108,7 @@ std::pair<BindingEntry&, bool> BindingTable::try_emplace(const Ipv6Prefix& prefi
 }
 
 std::string BindingTable::pack_binding(const std::string& binding) {
-  using google::protobuf::internal::WireFormatLite;
-  using google::protobuf::io::CodedOutputStream;
-  constexpr auto kTag =
-      WireFormatLite::MakeTag(PackedEntry::kBindingFieldNumber, WireFormatLite::WIRETYPE_LENGTH_DELIMITED);
-  std::array<std::uint8_t, 10> head{};
-  auto* end = CodedOutputStream::WriteTagToArray(kTag, head.data());
-  end = CodedOutputStream::WriteVarint32ToArray(static_cast<std::uint32_t>(binding.size()), end);
-  const auto size = static_cast<std::size_t>(end - head.data());
-  std::string packed;
-  packed.reserve(size + binding.size());
-  packed.append(reinterpret_cast<const char*>(head.data()), size);
-  packed.append(binding);
-  return packed;
+  return field_of(PackedEntry::kBindingFieldNumber, binding);
 }
 
 void BindingTable::add(const Ipv6Prefix& prefix, std::string packed, std::optional<SystemTime> grace_ends,
@@ -132,7 +117,7 @@ void BindingTable::add(const Ipv6Prefix& prefix, std::string packed, std::option
     PackedEntry rest;
     rest.set_grace_ends(to_number(grace_ends));
     rest.set_timer(to_number(timer));
-    // Fields of a message may stand in any order: parts of one, appended to each other, are the whole.
+    // A part of the same message (wire.h).
     rest.AppendToString(&packed);
   }
   // Nearly always in order.

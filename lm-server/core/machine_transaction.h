@@ -9,13 +9,11 @@
 #include <utility>
 #include <vector>
 
-#include "google/protobuf/io/coded_stream.h"
-#include "google/protobuf/io/zero_copy_stream_impl_lite.h"
 #include "google/protobuf/util/time_util.h"
-#include "google/protobuf/wire_format_lite.h"
 #include "lm-server/core/generation.h"
 #include "lm-server/core/machine.h"
 #include "lm-server/core/rules.h"
+#include "lm-server/core/wire.h"
 
 namespace kedge::lm {
 
@@ -24,24 +22,13 @@ inline constexpr const char* kDrainPrefix = "drain/";
 
 // Record.binding with `binding`, which is serialised already: the store has been given the same.
 inline std::shared_ptr<const std::string> record_of(const std::string& binding) {
-  using google::protobuf::internal::WireFormatLite;
-  auto record = std::make_shared<std::string>();
-  record->reserve(binding.size() + 8);
-  {
-    google::protobuf::io::StringOutputStream stream(record.get());
-    google::protobuf::io::CodedOutputStream out(&stream);
-    WireFormatLite::WriteTag(v1::Record::kBindingFieldNumber, WireFormatLite::WIRETYPE_LENGTH_DELIMITED, &out);
-    out.WriteVarint32(static_cast<std::uint32_t>(binding.size()));
-    out.WriteString(binding);
-  }
-  return record;
+  return std::make_shared<const std::string>(field_of(v1::Record::kBindingFieldNumber, binding));
 }
 
 // The same record with Record.more.
 inline std::shared_ptr<const std::string> with_more(const std::string& record) {
   v1::Record more;
   more.set_more(true);
-  // Fields of a message may follow each other in any order.
   return std::make_shared<const std::string>(record + more.SerializeAsString());
 }
 

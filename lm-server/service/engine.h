@@ -1,5 +1,5 @@
 // Brings state machine, store and sessions together: a command's messages, events and answer leave only after its
-// commit is as durable as it asks for, and in the order of the commands.
+// commit is as durable as it asks for; those of one kind, and to one session, in the order of the commands.
 //
 // Threading: everything runs on the one thread that runs `io`.
 // Monitoring: kedge_lm_* counters and gauges, see engine.cc.

@@ -97,15 +97,16 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::SpeakerMessage, v1::Lm
   void send(std::vector<Message> messages) override {
     std::lock_guard lock(mutex_);
     if (finished_) return;
-    for (auto& message : messages) {
-      if (!snapshot_queued_) ++snapshot_waiting_;
-      if (message.content != nullptr && message.content->has_snapshot_end()) snapshot_queued_ = true;
-      queue_.push_back(std::move(message));
-    }
+    // Of what it has been told before: however much comes at once, it has had no time to read it.
     if (queue_.size() > queue_limit_ + snapshot_waiting_) {
       readers_.count(std::string(kSession), caller_.peer);
       return finish(absl::ResourceExhaustedError(
           absl::StrCat("the speaker is more than ", queue_limit_, " changes behind; connect again for a snapshot")));
+    }
+    for (auto& message : messages) {
+      if (!snapshot_queued_) ++snapshot_waiting_;
+      if (message.content != nullptr && message.content->has_snapshot_end()) snapshot_queued_ = true;
+      queue_.push_back(std::move(message));
     }
     if (being_written_ == 0 && !queue_.empty()) write_first();
   }
@@ -324,10 +325,12 @@ grpc::ServerUnaryReactor* MobilityService::AttachMany(grpc::CallbackServerContex
   }
   boost::asio::post(io_, [this, context, request, response, reactor, caller = *caller] {
     if (context->IsCancelled()) return reactor->Finish(to_grpc_status(given_up()));
-    for (int i = 0; i < request->requests_size(); ++i) response->add_results();
-    auto left = std::make_shared<int>(request->requests_size());
+    const int count = request->requests_size();
+    for (int i = 0; i < count; ++i) response->add_results();
+    auto left = std::make_shared<int>(count);
     engine_.together([&] {
-      for (int i = 0; i < request->requests_size(); ++i) {
+      // With the last answer, which may come at once, request and response are gone.
+      for (int i = 0; i < count; ++i) {
         engine_.attach(request->requests(i), as_attach(caller, request->requests(i)),
                        [result = response->mutable_results(i), left, reactor](absl::StatusOr<v1::AttachResponse> done) {
                          if (done.ok()) *result->mutable_response() = *std::move(done);

@@ -25,6 +25,8 @@ constexpr char kChangePrefix[] = "c/";
 constexpr char kJournalPrefix[] = "j/";
 constexpr std::uint64_t kSkippedAtOpening = 1'000'000;
 constexpr std::size_t kBatchOfNewStore = 1U << 20U;
+// What a flush may write: RocksDB's write_buffer_size.
+constexpr std::uint64_t kMostInMemory = 64U << 20U;
 constexpr auto kLongestUnsynced = std::chrono::milliseconds(200);
 
 std::string encode(std::uint64_t number) {
@@ -304,8 +306,8 @@ RocksDbStore::~RocksDbStore() {
   }
   wake_.notify_one();
   if (writer_.joinable()) writer_.join();
-  // The next start would have to replay what is in the log alone; where this fails, it does.
-  if (db_ != nullptr) db_->Flush({});
+  // The next start would have to replay what is in the log alone; without room for it, or where this fails, it does.
+  if (db_ != nullptr && check_space(directory_, options_.least_free_bytes + kMostInMemory).ok()) db_->Flush({});
 }
 
 absl::Status RocksDbStore::recover() {

@@ -1,8 +1,8 @@
 #include "speaker/lm_client/attach_queue.h"
 
-#include <algorithm>
 #include <utility>
 
+#include "common/status.h"
 #include "common/time.h"
 
 namespace kedge::speaker {
@@ -13,8 +13,11 @@ constexpr std::size_t kMostCalls = 4;
 // Of AttachManyRequest.
 constexpr std::size_t kMostTogether = 256;
 
+// An LM may take messages of 64 KiB at most (limits.message_bytes); with this one more of any size still fits.
+constexpr std::size_t kMostBytes = 32U << 10U;
+
 absl::Status status_of(const v1::AttachManyResponse::Result& result) {
-  return {static_cast<absl::StatusCode>(result.code()), result.message()};
+  return from_grpc_status({static_cast<grpc::StatusCode>(result.code()), result.message()});
 }
 
 }  // namespace
@@ -27,14 +30,7 @@ void AttachQueue::add(v1::AttachRequest request, Done done) {
 void AttachQueue::send() {
   // To an LM that takes them one by one only, they all go at once.
   while (!waiting_.empty() && (!many_ || under_way_ < kMostCalls)) {
-    const auto count = many_ ? std::min(waiting_.size(), kMostTogether) : 1;
-    const auto end = waiting_.begin() + static_cast<std::ptrdiff_t>(count);
-    Group group(std::make_move_iterator(waiting_.begin()), std::make_move_iterator(end));
-    waiting_.erase(waiting_.begin(), end);
-    const auto now = std::chrono::steady_clock::now();
-    for (auto& waiting : group) {
-      *waiting.request.mutable_age() = to_proto(from_proto(waiting.request.age()) + (now - waiting.since));
-    }
+    Group group = take_group();
     ++under_way_;
     if (group.size() == 1) {
       send_one(std::move(group.front()));
@@ -42,6 +38,22 @@ void AttachQueue::send() {
       send_together(std::move(group));
     }
   }
+}
+
+AttachQueue::Group AttachQueue::take_group() {
+  const auto now = std::chrono::steady_clock::now();
+  const std::size_t most = many_ ? kMostTogether : 1;
+  Group group;
+  std::size_t bytes = 0;
+  while (!waiting_.empty() && group.size() < most && bytes < kMostBytes) {
+    auto& waiting = waiting_.front();
+    *waiting.request.mutable_age() = to_proto(from_proto(waiting.request.age()) + (now - waiting.since));
+    waiting.since = now;
+    bytes += waiting.request.ByteSizeLong();
+    group.push_back(std::move(waiting));
+    waiting_.pop_front();
+  }
+  return group;
 }
 
 void AttachQueue::send_one(Waiting waiting) {

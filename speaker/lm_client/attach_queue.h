@@ -35,6 +35,8 @@ class AttachQueue {
 
   // `done` runs once, with what the LM says of this attach. The time that it waits here is added to its age.
   void add(v1::AttachRequest request, Done done);
+  // Those that wait are not sent, nor answered, any more.
+  void clear() { waiting_.clear(); }
   // Another LM may answer from now on: whether it knows AttachMany is seen anew.
   void begin_anew() { many_ = true; }
 
@@ -47,6 +49,7 @@ class AttachQueue {
   using Group = std::vector<Waiting>;
 
   void send();
+  Group take_group();
   void send_one(Waiting waiting);
   void send_together(Group group);
   void ended();

@@ -49,6 +49,7 @@ class GrpcLmClient : public LmClient {
 
   void stop() override {
     *alive_ = false;
+    attaches_.clear();
     retry_.cancel();
     if (stream_ != nullptr) stream_->cancel();
     stream_.reset();
@@ -135,6 +136,7 @@ class GrpcLmClient : public LmClient {
     snapshot_.emplace();
     synced_ = false;
     acks_.Clear();
+    broken_ = false;
     auto alive = alive_;
     stream_ = Stream::open(
         executor_,
@@ -158,6 +160,7 @@ class GrpcLmClient : public LmClient {
   }
 
   void receive(v1::LmMessage message) {
+    if (broken_) return;
     switch (message.kind_case()) {
       case v1::LmMessage::kWelcome:
         if (snapshot_) snapshot_->welcome = message.welcome();
@@ -189,8 +192,9 @@ class GrpcLmClient : public LmClient {
     for (const auto& bytes : records.records()) {
       v1::Record record;
       if (!record.ParseFromString(bytes)) {
-        // What it says is lost; the next session begins with all that there is.
+        // What it says is lost, and what follows would stand on it; the next session begins with all that there is.
         log_error("record_invalid", "bytes", bytes.size(), "effect", "the session begins anew");
+        broken_ = true;
         return stream_->cancel();
       }
       take(std::move(record));
@@ -208,9 +212,9 @@ class GrpcLmClient : public LmClient {
   }
 
   void send_acks() {
-    const auto message = std::exchange(acks_, {});
+    auto message = std::exchange(acks_, {});
     if (!synced_ || message.acks().acks().empty()) return;
-    if (takes_acks_ && message.acks().acks_size() > 1) return stream_->write(message);
+    if (takes_acks_ && message.acks().acks_size() > 1) return stream_->write(std::move(message));
     for (const auto& ack : message.acks().acks()) {
       v1::SpeakerMessage single;
       *single.mutable_ack() = ack;
@@ -252,6 +256,8 @@ class GrpcLmClient : public LmClient {
   // Acknowledgements that have not gone yet.
   v1::SpeakerMessage acks_;
   bool takes_acks_ = false;
+  // Something of this session could not be read.
+  bool broken_ = false;
   // The last session ended because of the way to the LM.
   bool unreachable_ = false;
   std::chrono::steady_clock::time_point synced_at_;

@@ -42,7 +42,7 @@ class LmClient {
   virtual void report_activity(const v1::Activity& activity) = 0;
 
   // `done` runs once. Unavailable: the LM could not be reached or could not write. DeadlineExceeded: an Attach was not
-  // answered within 2 s. Attaches may wait for others and go together (attach_queue.h).
+  // answered within 2 s from when it was sent: some wait, to go together (attach_queue.h).
   virtual void attach(const v1::AttachRequest& request, std::function<void(const absl::Status&)> done) = 0;
   virtual void detach(const v1::DetachRequest& request, std::function<void(const absl::Status&)> done) = 0;
 };

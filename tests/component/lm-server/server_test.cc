@@ -438,6 +438,15 @@ TEST_F(ServerTest, AttachesTogetherAreAllRefusedWhenTheDiskFails) {
   EXPECT_EQ(run.get_status(kPrefix).error_code(), grpc::StatusCode::NOT_FOUND);
 }
 
+TEST_F(ServerTest, AttachesTogetherAreAllRefusedByAnLmThatIsStopping) {
+  RunningServer run(directory_);
+  boost::asio::post(run.io, [&] { run.engine.stop(); });
+  v1::AttachManyResponse response;
+  ASSERT_TRUE(run.attach_many(std::vector(256, run.attach_request("ar1", kMn)), response).ok());
+  ASSERT_EQ(response.results_size(), 256);
+  for (const auto& result : response.results()) EXPECT_EQ(result.code(), grpc::StatusCode::UNAVAILABLE);
+}
+
 TEST_F(ServerTest, ASpeakerThatTakesThemGetsItsRecordsTogether) {
   RunningServer run(directory_);
   constexpr int kNodes = 1000;

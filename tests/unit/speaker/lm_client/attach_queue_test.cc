@@ -156,6 +156,14 @@ TEST_F(AttachQueueTest, ACallTakesNoMoreThanTheLmDoes) {
   EXPECT_EQ(asked(kCalls + 1).size(), 44U);
 }
 
+TEST_F(AttachQueueTest, ACallIsNoLargerThanTheLeastThatAnLmTakes) {
+  fill();
+  const std::string mn(20'000, 'x');
+  for (int i = 0; i < 5; ++i) add(mn);
+  answer(0);
+  EXPECT_EQ(asked(kCalls).size(), 2U);
+}
+
 TEST_F(AttachQueueTest, WaitingMakesTheArrivalOlder) {
   fill();
   const auto before = std::chrono::steady_clock::now();
@@ -169,8 +177,11 @@ TEST_F(AttachQueueTest, WaitingMakesTheArrivalOlder) {
 }
 
 TEST_F(AttachQueueTest, AnOlderLmIsAskedOneByOne) {
+  const auto begin = std::chrono::steady_clock::now();
   fill();
   for (const auto* mn : {"a", "b", "c"}) add(mn);
+  while (std::chrono::steady_clock::now() - begin < std::chrono::milliseconds(20)) {
+  }
   answer(0);
   answers_.clear();
   calls_.at(kCalls).answer(absl::UnimplementedError("unknown method AttachMany"));
@@ -178,6 +189,8 @@ TEST_F(AttachQueueTest, AnOlderLmIsAskedOneByOne) {
   ASSERT_EQ(calls_.size(), kCalls + 4);
   EXPECT_THAT(asked(kCalls + 1), ElementsAre("a"));
   EXPECT_THAT(asked(kCalls + 3), ElementsAre("c"));
+  // Each has waited once only, however often it was sent.
+  EXPECT_LE(from_proto(calls_.at(kCalls + 1).requests.front().age()), std::chrono::steady_clock::now() - begin);
   // A newer one has taken its place.
   queue_->begin_anew();
   add("d");
