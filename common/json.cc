@@ -1,56 +1,63 @@
 #include "common/json.h"
 
+#include <cmath>
+#include <limits>
+
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "google/protobuf/util/json_util.h"
+#include "rapidjson/document.h"
+#include "rapidjson/error/en.h"
 
 namespace kedge {
+namespace {
 
-using google::protobuf::Value;
+// Not by recursion: however deep a text nests, the stack stays as it is.
+constexpr unsigned kFlags = rapidjson::kParseIterativeFlag;
 
-Json Json::at(const std::string& key) const {
-  if (value_ == nullptr || value_->kind_case() != Value::kStructValue) return Json(nullptr);
-  const auto& fields = value_->struct_value().fields();
-  const auto found = fields.find(key);
-  return Json(found == fields.end() ? nullptr : &found->second);
+rapidjson::Value::StringRefType reference(std::string_view text) {
+  return {text.data(), static_cast<rapidjson::SizeType>(text.size())};
 }
 
-bool Json::is_empty_object() const {
-  return value_ != nullptr && value_->kind_case() == Value::kStructValue && value_->struct_value().fields().empty();
+}  // namespace
+
+Json Json::at(std::string_view key) const {
+  if (value_ == nullptr || !value_->IsObject()) return Json(nullptr);
+  const auto found = value_->FindMember(rapidjson::Value(reference(key)));
+  return Json(found == value_->MemberEnd() ? nullptr : &found->value);
 }
+
+bool Json::is_empty_object() const { return value_ != nullptr && value_->IsObject() && value_->ObjectEmpty(); }
 
 std::vector<Json> Json::items() const {
   std::vector<Json> items;
-  if (value_ == nullptr || value_->kind_case() != Value::kListValue) return items;
-  items.reserve(value_->list_value().values_size());
-  for (const Value& value : value_->list_value().values()) items.emplace_back(&value);
+  if (value_ == nullptr || !value_->IsArray()) return items;
+  items.reserve(value_->Size());
+  for (const auto& value : value_->GetArray()) items.emplace_back(&value);
   return items;
 }
 
 std::vector<Json> Json::members() const {
   std::vector<Json> members;
-  if (value_ == nullptr || value_->kind_case() != Value::kStructValue) return members;
-  for (const auto& [name, value] : value_->struct_value().fields()) members.emplace_back(&value);
+  if (value_ == nullptr || !value_->IsObject()) return members;
+  for (const auto& member : value_->GetObject()) members.emplace_back(&member.value);
   return members;
 }
 
-const std::string& Json::text() const {
-  static const std::string none;
-  return value_ != nullptr && value_->kind_case() == Value::kStringValue ? value_->string_value() : none;
+std::string Json::text() const {
+  if (value_ == nullptr || !value_->IsString()) return {};
+  return {value_->GetString(), value_->GetStringLength()};
 }
 
-bool Json::is_true() const {
-  return value_ != nullptr && value_->kind_case() == Value::kBoolValue && value_->bool_value();
-}
+bool Json::is_true() const { return value_ != nullptr && value_->IsTrue(); }
 
 std::uint32_t Json::number_or(std::uint32_t otherwise) const {
   if (value_ == nullptr) return otherwise;
-  if (value_->kind_case() == Value::kStringValue) {
+  if (value_->IsString()) {
     std::uint32_t number = 0;
-    return absl::SimpleAtoi(value_->string_value(), &number) ? number : otherwise;
+    return absl::SimpleAtoi(text(), &number) ? number : otherwise;
   }
-  if (value_->kind_case() != Value::kNumberValue) return otherwise;
-  const double number = value_->number_value();
+  if (!value_->IsNumber()) return otherwise;
+  const double number = value_->GetDouble();
   if (!(number >= 0) || number > std::numeric_limits<std::uint32_t>::max() || number != std::floor(number)) {
     return otherwise;
   }
@@ -58,12 +65,17 @@ std::uint32_t Json::number_or(std::uint32_t otherwise) const {
 }
 
 absl::StatusOr<JsonDocument> JsonDocument::parse(std::string_view text) {
+  auto parsed = std::make_shared<rapidjson::Document>();
+  parsed->Parse<kFlags>(text.data(), text.size());
+  if (parsed->HasParseError()) {
+    return absl::InvalidArgumentError(absl::StrCat("this is no JSON: at byte ", parsed->GetErrorOffset(), ": ",
+                                                   rapidjson::GetParseError_En(parsed->GetParseError())));
+  }
   JsonDocument document;
-  document.value_ = std::make_shared<Value>();
-  const auto status = google::protobuf::util::JsonStringToMessage(
-      google::protobuf::StringPiece(text.data(), text.size()), document.value_.get());
-  if (!status.ok()) return absl::InvalidArgumentError(absl::StrCat("this is no JSON: ", status.ToString()));
+  document.document_ = std::move(parsed);
   return document;
 }
+
+Json JsonDocument::root() const { return Json(document_.get()); }
 
 }  // namespace kedge

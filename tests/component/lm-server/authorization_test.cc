@@ -236,6 +236,7 @@ TEST_F(Secured, ASpeakerSpeaksForItsOwnAccessRouterOnly) {
         google::protobuf::MessageFactory::generated_factory()->GetPrototype(method->input_type())->New());
     if (auto* hello = dynamic_cast<v1::SpeakerMessage*>(request.get())) hello->mutable_hello()->set_ar("ar2");
     if (auto* attach = dynamic_cast<v1::AttachRequest*>(request.get())) attach->set_ar("ar2");
+    if (auto* many = dynamic_cast<v1::AttachManyRequest*>(request.get())) many->set_ar("ar2");
     if (auto* detach = dynamic_cast<v1::DetachRequest*>(request.get())) detach->set_ar("ar2");
     if (auto* describe = dynamic_cast<v1::DescribeRequest*>(request.get())) describe->set_ar("ar2");
     const auto status = call(speaker, *method, *request);
@@ -243,7 +244,7 @@ TEST_F(Secured, ASpeakerSpeaksForItsOwnAccessRouterOnly) {
     EXPECT_THAT(status.error_message(), StartsWith("own_access_router:")) << method->full_name();
   }
   std::lock_guard lock(mutex_);
-  ASSERT_EQ(denials_.size(), 4U);
+  ASSERT_EQ(denials_.size(), 5U);
   EXPECT_EQ(denials_.front().caller.name(), "kedge://speaker/ar1");
   EXPECT_FALSE(denials_.front().caller.serial.empty());
 }
