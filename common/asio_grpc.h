@@ -107,11 +107,9 @@ class ClientStream : public std::enable_shared_from_this<ClientStream<Out, In>> 
   ClientStream(boost::asio::any_io_executor executor, OnMessage on_message, OnDone on_done)
       : executor_(std::move(executor)), on_message_(std::move(on_message)), on_done_(std::move(on_done)) {}
 
-  // Those with more behind them may go together, in one TLS record and one system call.
-  void start_write() {
-    reactor_.StartWrite(&queue_.front(),
-                        queue_.size() > 1 ? grpc::WriteOptions().set_buffer_hint() : grpc::WriteOptions());
-  }
+  // Without set_buffer_hint(), though more may follow: gRPC 1.51 then keeps messages of some KiB back until it has
+  // something else to write.
+  void start_write() { reactor_.StartWrite(&queue_.front()); }
 
   boost::asio::any_io_executor executor_;
   OnMessage on_message_;

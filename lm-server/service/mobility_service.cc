@@ -74,7 +74,7 @@ absl::Status given_up() { return absl::CancelledError("the speaker does not wait
 constexpr std::size_t kMostUntaken = 256;
 constexpr std::size_t kMostUntakenBytes = 256 << 10;
 // Records of one message. A client takes messages of up to 4 MiB unless it is told otherwise.
-constexpr std::size_t kMostBytesTogether = 64 << 10;
+constexpr std::size_t kMostBytesTogether = 16 << 10;
 
 // A session's stream. Messages are read on gRPC's thread as they come and taken by the engine together: after a storm
 // of moves there are thousands of acknowledgements, and two wake-ups for each cost more than what is done about it.
@@ -158,7 +158,7 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::SpeakerMessage, v1::Lm
         queue_limit_(queue_limit) {}
 
   // Called with the mutex held. Records that wait together go in one message: what a message costs is mostly not what
-  // is in it. Those with more behind them may go in one TLS record and one system call.
+  // is in it.
   void write_first() {
     reader_->writing();
     if (takes_records_ && queue_.front().record != nullptr) {
@@ -167,8 +167,9 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::SpeakerMessage, v1::Lm
       out_ = parsed(queue_.front());
       being_written_ = 1;
     }
-    const bool more = queue_.size() > being_written_;
-    StartWrite(&out_, more ? grpc::WriteOptions().set_buffer_hint() : grpc::WriteOptions());
+    // Without set_buffer_hint(), though more may follow: gRPC 1.51 then keeps messages of some KiB back until it has
+    // something else to write. A snapshot took 10 s, until the next keepalive.
+    StartWrite(&out_);
   }
 
   // Called with the mutex held.

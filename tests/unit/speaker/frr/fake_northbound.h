@@ -79,6 +79,9 @@ class FakeNorthbound : public frr::Northbound::Service {
   // While a candidate is made, or edited; without the lock.
   std::function<void()> on_create;
   std::function<void()> on_edit;
+  // What is to become of a candidate that is made, or of routes that are loaded.
+  std::function<grpc::Status()> on_candidate;
+  std::function<grpc::Status(const Routes& loaded)> on_load;
 
  private:
   static std::string prefix_of(const std::string& path) {
@@ -119,6 +122,10 @@ class FakeNorthbound : public frr::Northbound::Service {
                                frr::CreateCandidateResponse* response) override {
     if (on_create) on_create();
     std::lock_guard lock(mutex_);
+    if (on_candidate) {
+      const grpc::Status status = on_candidate();
+      if (!status.ok()) return status;
+    }
     response->set_candidate_id(++last_id_);
     candidates_[last_id_] = running_;
     return grpc::Status::OK;
@@ -153,9 +160,13 @@ class FakeNorthbound : public frr::Northbound::Service {
     if (request->type() != frr::LoadToCandidateRequest::MERGE || !loaded.ok()) {
       return {grpc::StatusCode::INTERNAL, "Failed to parse the configuration"};
     }
-    for (const auto& [prefix, route] : *loaded) {
-      candidates_[request->candidate_id()][prefix.to_string()] = static_cast<int>(route.blackhole_tag);
+    Routes routes;
+    for (const auto& [prefix, route] : *loaded) routes[prefix.to_string()] = static_cast<int>(route.blackhole_tag);
+    if (on_load) {
+      const grpc::Status status = on_load(routes);
+      if (!status.ok()) return status;
     }
+    for (const auto& [prefix, tag] : routes) candidates_[request->candidate_id()][prefix] = tag;
     return grpc::Status::OK;
   }
 

@@ -205,6 +205,41 @@ TEST_F(NorthboundInjectorTest, OneRouteThatFrrRefusesDoesNotKeepTheOthersBack) {
   EXPECT_TRUE(wait_for([this] { return state_text_ == "synced"; }));
 }
 
+TEST_F(NorthboundInjectorTest, OneRouteThatCannotBeLoadedKeepsNeitherTheOthersNorRemovalsBack) {
+  make_synced();
+  for (int i = 0; i < 10; ++i) injector_->set(prefix(i), 1);
+  for (int i = 0; i < 10; ++i) ASSERT_TRUE(wait_for_committed(i, 1)) << i;
+  frr_.with_lock([this] {
+    frr_.on_load = [](const Routes& loaded) {
+      return loaded.contains(text(13)) ? grpc::Status(grpc::StatusCode::INTERNAL, "not valid") : grpc::Status::OK;
+    };
+  });
+  for (int i = 0; i < 10; ++i) injector_->set(prefix(i), 0);
+  for (int i = 10; i < 30; ++i) injector_->set(prefix(i), 1);
+  for (int i = 0; i < 30; ++i) {
+    if (i == 13) continue;
+    ASSERT_TRUE(wait_for_committed(i, i < 10 ? 0 : 1)) << i;
+  }
+  ASSERT_TRUE(wait_for([this] { return state_text_.find(text(13)) != std::string::npos; }));
+  EXPECT_TRUE(wait_for([this] { return frr_.candidates() == 0; }));
+
+  frr_.with_lock([this] { frr_.on_load = nullptr; });
+  EXPECT_TRUE(wait_for_committed(13, 1));
+}
+
+TEST_F(NorthboundInjectorTest, TriesAgainWhenFrrMakesNoCandidate) {
+  make_synced();
+  int failures = 3;
+  frr_.with_lock([&] {
+    frr_.on_candidate = [&failures] {
+      return failures-- > 0 ? grpc::Status(grpc::StatusCode::INTERNAL, "no memory") : grpc::Status::OK;
+    };
+  });
+  injector_->set(prefix(1), 1);
+  ASSERT_TRUE(wait_for_committed(1, 1));
+  EXPECT_TRUE(wait_for([this] { return state_text_ == "synced"; }));
+}
+
 TEST_F(NorthboundInjectorTest, WaitsForALockToBeReleased) {
   make_synced();
   int refusals = 10;
