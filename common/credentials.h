@@ -16,6 +16,11 @@
 
 namespace kedge {
 
+// Bytes that one stream's sender may be ahead of its reader, the same from the beginning to the end: gRPC 1.51's own
+// estimate changes it on the way, and tells the sender of it, or of room that it has made, only when it has something
+// else to write.
+inline constexpr int kStreamWindow = 256 << 10;
+
 struct TransportSecurity {
   // No TLS. Logs a warning each time.
   bool insecure_plaintext = false;

@@ -25,8 +25,11 @@ constexpr char kChangePrefix[] = "c/";
 constexpr char kJournalPrefix[] = "j/";
 constexpr std::uint64_t kSkippedAtOpening = 1'000'000;
 constexpr std::size_t kBatchOfNewStore = 1U << 20U;
-// What a flush may write: RocksDB's write_buffer_size.
-constexpr std::uint64_t kMostInMemory = 64U << 20U;
+// What is flushed at a time. A log of this size is replayed at most after a crash; and while a flush goes to a slow disk,
+// the log's syncs, and so all answers, wait behind it: 64 MiB, RocksDB's own size, has held them up for 3 s.
+constexpr std::uint64_t kMostInMemory = 16U << 20U;
+// A flush reaches the disk bit by bit, so that syncs come in between.
+constexpr std::uint64_t kSyncedAtOnce = 1U << 20U;
 constexpr auto kLongestUnsynced = std::chrono::milliseconds(200);
 
 std::string encode(std::uint64_t number) {
@@ -150,6 +153,8 @@ absl::StatusOr<std::unique_ptr<rocksdb::DB>> open_database(const std::string& di
   options.wal_recovery_mode = rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords;
   options.keep_log_file_num = 4;
   options.max_open_files = 256;
+  options.write_buffer_size = kMostInMemory;
+  options.bytes_per_sync = kSyncedAtOnce;
   rocksdb::DB* db = nullptr;
   if (const auto s = rocksdb::DB::Open(options, directory, &db); !s.ok()) return describe_open_error(directory, s);
   return std::unique_ptr<rocksdb::DB>(db);

@@ -23,7 +23,7 @@ constexpr auto kRefusalPause = 2000ms;
 constexpr std::size_t kMostPendingAttaches = 10'000;
 // Further ones wait for the answers to these, and tell their age when they are sent: what waits on its way is given up
 // and sent anew.
-constexpr std::size_t kMostAttachesInFlight = 256;
+constexpr std::size_t kMostAttachesInFlight = 128;
 // So that what waits for its turn meanwhile, such as frames, does not wait long.
 constexpr std::size_t kMostCommitsTogether = 256;
 
