@@ -352,7 +352,7 @@ TEST_F(ControllerTest, AnMnIsLetInBeforeItHearsOfThisAccessRouter) {
 TEST_F(ControllerTest, AttachmentsWaitForEachOtherAndTellTheirAgeWhenTheyAreSent) {
   start("ar2");
   snapshot({});
-  constexpr std::size_t kAtOnce = 256;
+  constexpr std::size_t kAtOnce = 128;
   auto one = arrival();
   for (std::size_t i = 0; i < kAtOnce + 3; ++i) {
     one.link_layer_address =
