@@ -20,6 +20,13 @@ void sooner(std::optional<SystemTime>& due, SystemTime at) {
 
 }  // namespace
 
+v1::LmMessage parsed(const Message& message) {
+  if (message.content != nullptr) return *message.content;
+  v1::LmMessage whole;
+  whole.mutable_record()->ParseFromString(*message.record);
+  return whole;
+}
+
 Machine::Machine(Settings settings, std::uint64_t epoch)
     : settings_(std::move(settings)), policies_(settings_), epoch_(epoch) {
   for (const auto& ar : settings_.access_routers) nodes_.emplace(ar.info.name(), NodeState(ar, settings_));
@@ -34,13 +41,6 @@ Machine::NodeState::NodeState(const AccessRouter& ar, const Settings& settings) 
 std::string Machine::key_of(const Ipv6Prefix& prefix) { return absl::StrCat(kBindingPrefix, prefix.to_string()); }
 
 // Sessions
-
-v1::LmMessage parsed(const Message& message) {
-  if (message.content != nullptr) return *message.content;
-  v1::LmMessage whole;
-  whole.mutable_record()->ParseFromString(*message.record);
-  return whole;
-}
 
 Output Machine::session_up(const v1::Hello& hello, std::uint64_t session, SystemTime now) {
   Output output;

@@ -25,8 +25,8 @@ constexpr char kChangePrefix[] = "c/";
 constexpr char kJournalPrefix[] = "j/";
 constexpr std::uint64_t kSkippedAtOpening = 1'000'000;
 constexpr std::size_t kBatchOfNewStore = 1U << 20U;
-// What is flushed at a time. A log of this size is replayed at most after a crash; and while a flush goes to a slow disk,
-// the log's syncs, and so all answers, wait behind it: 64 MiB, RocksDB's own size, has held them up for 3 s.
+// What is flushed at a time. A log of this size is replayed at most after a crash; and while a flush goes to a slow
+// disk, the log's syncs, and so all answers, wait behind it: 64 MiB, RocksDB's own size, has held them up for 3 s.
 constexpr std::uint64_t kMostInMemory = 16U << 20U;
 // A flush reaches the disk bit by bit, so that syncs come in between.
 constexpr std::uint64_t kSyncedAtOnce = 1U << 20U;

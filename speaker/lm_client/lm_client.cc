@@ -40,8 +40,7 @@ class GrpcLmClient : public LmClient {
         stub_(v1::Mobility::NewStub(channel)),
         options_(std::move(options)),
         retry_(executor),
-        attaches_({[this](auto request, auto done) { call_attach(std::move(request), std::move(done)); },
-                   [this](auto request, auto done) { call_attach_many(std::move(request), std::move(done)); }}) {}
+        attaches_(attach_calls()) {}
 
   ~GrpcLmClient() override { stop(); }
 
@@ -100,36 +99,31 @@ class GrpcLmClient : public LmClient {
   }
 
  private:
-  template <typename Done>
-  void call_attach(v1::AttachRequest request, Done done) {
-    async_unary<v1::AttachRequest, v1::AttachResponse>(
+  // `start` is given what async_unary() gives; `done` the LM's answer or why there is none.
+  template <typename Response, typename Request, typename Start, typename Done>
+  void call_attach(Request request, Start start, Done done) {
+    async_unary<Request, Response>(
         executor_, std::move(request),
-        [this](auto* context, const auto* in, auto* out, auto callback) {
+        [start](auto* context, const auto* in, auto* out, auto callback) {
           context->set_deadline(std::chrono::system_clock::now() + kLongestAttach);
-          stub_->async()->Attach(context, in, out, std::move(callback));
+          start(context, in, out, std::move(callback));
         },
-        [done = std::move(done)](const grpc::Status& status, v1::AttachResponse& response) {
-          done(result_of(status, response));
+        [done = std::move(done)](const grpc::Status& status, Response& response) {
+          done(status.ok() ? absl::StatusOr<Response>(std::move(response)) : from_grpc_status(status));
         });
   }
 
-  template <typename Done>
-  void call_attach_many(v1::AttachManyRequest request, Done done) {
-    async_unary<v1::AttachManyRequest, v1::AttachManyResponse>(
-        executor_, std::move(request),
-        [this](auto* context, const auto* in, auto* out, auto callback) {
-          context->set_deadline(std::chrono::system_clock::now() + kLongestAttach);
-          stub_->async()->AttachMany(context, in, out, std::move(callback));
-        },
-        [done = std::move(done)](const grpc::Status& status, v1::AttachManyResponse& response) {
-          done(result_of(status, response));
-        });
-  }
-
-  template <typename Response>
-  static absl::StatusOr<Response> result_of(const grpc::Status& status, Response& response) {
-    if (!status.ok()) return from_grpc_status(status);
-    return std::move(response);
+  AttachQueue::Calls attach_calls() {
+    return {[this](v1::AttachRequest request, auto done) {
+              call_attach<v1::AttachResponse>(
+                  std::move(request), [this](auto... call) { stub_->async()->Attach(std::move(call)...); },
+                  std::move(done));
+            },
+            [this](v1::AttachManyRequest request, auto done) {
+              call_attach<v1::AttachManyResponse>(
+                  std::move(request), [this](auto... call) { stub_->async()->AttachMany(std::move(call)...); },
+                  std::move(done));
+            }};
   }
 
   void connect() {

@@ -66,41 +66,50 @@ class Target {
   virtual void start(std::uint64_t node, int round, Done done) = 0;
 };
 
-class Etcd : public Target {
+// What puts at etcd have in common, one by one or together.
+class EtcdClient : public Target {
  public:
-  Etcd(boost::asio::any_io_executor executor, const Options& options)
+  EtcdClient(boost::asio::any_io_executor executor, const Options& options)
       : executor_(executor), value_(static_cast<std::size_t>(options.value_bytes), 'x') {
     for (const auto& channel : open_channels(options)) stubs_.push_back(etcdserverpb::KV::NewStub(channel));
   }
 
+ protected:
+  void fill(etcdserverpb::PutRequest& put, std::uint64_t node) const {
+    put.set_key(absl::StrFormat("/kedge/bindings/%012x", node));
+    put.set_value(value_);
+  }
+  etcdserverpb::KV::Stub& stub(std::uint64_t number) const { return *stubs_[number % stubs_.size()]; }
+
+  const boost::asio::any_io_executor executor_;
+
+ private:
+  std::vector<std::unique_ptr<etcdserverpb::KV::Stub>> stubs_;
+  const std::string value_;
+};
+
+class Etcd : public EtcdClient {
+ public:
+  using EtcdClient::EtcdClient;
+
   void start(std::uint64_t node, int, Done done) override {
     etcdserverpb::PutRequest request;
-    request.set_key(absl::StrFormat("/kedge/bindings/%012x", node));
-    request.set_value(value_);
-    auto& stub = *stubs_[node % stubs_.size()];
+    fill(request, node);
     async_unary<etcdserverpb::PutRequest, etcdserverpb::PutResponse>(
         executor_, std::move(request),
-        [&stub](auto* context, const auto* in, auto* out, auto callback) {
-          stub.async()->Put(context, in, out, std::move(callback));
+        [this, node](auto* context, const auto* in, auto* out, auto callback) {
+          stub(node).async()->Put(context, in, out, std::move(callback));
         },
         [done = std::move(done)](const grpc::Status& status, const etcdserverpb::PutResponse&) {
           done(from_grpc_status(status));
         });
   }
-
- private:
-  boost::asio::any_io_executor executor_;
-  std::vector<std::unique_ptr<etcdserverpb::KV::Stub>> stubs_;
-  std::string value_;
 };
 
 // What goes on while few calls are under way waits, and goes together, as the speaker's client does it with attaches.
-class EtcdTogether : public Target {
+class EtcdTogether : public EtcdClient {
  public:
-  EtcdTogether(boost::asio::any_io_executor executor, const Options& options)
-      : executor_(executor), value_(static_cast<std::size_t>(options.value_bytes), 'x') {
-    for (const auto& channel : open_channels(options)) stubs_.push_back(etcdserverpb::KV::NewStub(channel));
-  }
+  using EtcdClient::EtcdClient;
 
   void start(std::uint64_t node, int, Done done) override {
     waiting_.emplace_back(node, std::move(done));
@@ -117,17 +126,14 @@ class EtcdTogether : public Target {
       etcdserverpb::TxnRequest request;
       auto done = std::make_shared<std::vector<Done>>();
       for (; !waiting_.empty() && done->size() < kMostTogether; waiting_.pop_front()) {
-        auto& put = *request.add_success()->mutable_request_put();
-        put.set_key(absl::StrFormat("/kedge/bindings/%012x", waiting_.front().first));
-        put.set_value(value_);
+        fill(*request.add_success()->mutable_request_put(), waiting_.front().first);
         done->push_back(std::move(waiting_.front().second));
       }
       ++under_way_;
-      auto& stub = *stubs_[++calls_ % stubs_.size()];
       async_unary<etcdserverpb::TxnRequest, etcdserverpb::TxnResponse>(
           executor_, std::move(request),
-          [&stub](auto* context, const auto* in, auto* out, auto callback) {
-            stub.async()->Txn(context, in, out, std::move(callback));
+          [this](auto* context, const auto* in, auto* out, auto callback) {
+            stub(++calls_).async()->Txn(context, in, out, std::move(callback));
           },
           [this, done](const grpc::Status& status, const etcdserverpb::TxnResponse& response) {
             const auto all = status.ok() && !response.succeeded() ? absl::AbortedError("the transaction has failed")
@@ -139,12 +145,9 @@ class EtcdTogether : public Target {
     }
   }
 
-  boost::asio::any_io_executor executor_;
-  std::vector<std::unique_ptr<etcdserverpb::KV::Stub>> stubs_;
-  std::string value_;
   std::deque<std::pair<std::uint64_t, Done>> waiting_;
   int under_way_ = 0;
-  std::size_t calls_ = 0;
+  std::uint64_t calls_ = 0;
 };
 
 class Lm : public Target {
