@@ -353,26 +353,28 @@ TEST_F(ControllerTest, AttachmentsWaitForEachOtherAndTellTheirAgeWhenTheyAreSent
   start("ar2");
   snapshot({});
   constexpr std::size_t kAtOnce = 128;
+  const auto node = [](std::size_t i) {
+    return LinkLayerAddress({2, 0, 0, 1, static_cast<std::uint8_t>(i >> 8), static_cast<std::uint8_t>(i)});
+  };
   auto one = arrival();
   for (std::size_t i = 0; i < kAtOnce + 3; ++i) {
-    one.link_layer_address =
-        LinkLayerAddress({2, 0, 0, 1, static_cast<std::uint8_t>(i >> 8), static_cast<std::uint8_t>(i)});
+    one.link_layer_address = node(i);
     access_.on_arrival(one);
     // It solicits again.
     access_.on_arrival(one);
   }
   ASSERT_EQ(lm_.attaches.size(), kAtOnce);
   // One leaves while it waits.
-  access_.on_departure({.link_layer_address = LinkLayerAddress({2, 0, 0, 1, 1, 0}),
+  access_.on_departure({.link_layer_address = node(kAtOnce),
                         .interface = "eth2",
                         .reason = v1::DETACH_REASON_LINK_DOWN,
                         .last_heard = std::chrono::steady_clock::now()});
   lm_.attach_done[0](absl::OkStatus());
   ASSERT_EQ(lm_.attaches.size(), kAtOnce + 1);
-  EXPECT_EQ(lm_.attaches.back().mn_id(), "02:00:00:01:01:01");
+  EXPECT_EQ(lm_.attaches.back().mn_id(), node(kAtOnce + 1).to_string());
   lm_.attach_done[1](absl::PermissionDeniedError("unknown"));
   ASSERT_EQ(lm_.attaches.size(), kAtOnce + 2);
-  EXPECT_EQ(lm_.attaches.back().mn_id(), "02:00:00:01:01:02");
+  EXPECT_EQ(lm_.attaches.back().mn_id(), node(kAtOnce + 2).to_string());
   lm_.attach_done[2](absl::OkStatus());
   EXPECT_EQ(lm_.attaches.size(), kAtOnce + 2);
 }
