@@ -4,11 +4,13 @@
 // Standards: RFC 4291 (addressing), RFC 5952 (text form).
 #pragma once
 
+#include <endian.h>
 #include <netinet/in.h>
 
 #include <array>
 #include <compare>
 #include <cstdint>
+#include <cstring>
 #include <functional>
 #include <string>
 #include <string_view>
@@ -40,10 +42,20 @@ class Ipv6Address {
   // ff00::/8.
   bool is_multicast() const;
 
-  // Byte order is address order.
-  auto operator<=>(const Ipv6Address&) const = default;
+  // Byte order is address order. As two numbers, not byte by byte: maps of 10,000 prefixes do little else.
+  bool operator==(const Ipv6Address& other) const { return half(0) == other.half(0) && half(1) == other.half(1); }
+  std::strong_ordering operator<=>(const Ipv6Address& other) const {
+    const auto first = half(0) <=> other.half(0);
+    return first != 0 ? first : half(1) <=> other.half(1);
+  }
 
  private:
+  std::uint64_t half(std::size_t which) const {
+    std::uint64_t number = 0;
+    std::memcpy(&number, bytes_.data() + which * sizeof(number), sizeof(number));
+    return be64toh(number);
+  }
+
   Bytes bytes_{};
 };
 

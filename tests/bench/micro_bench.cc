@@ -2,9 +2,11 @@
 #include <benchmark/benchmark.h>
 #include <unistd.h>
 
+#include <array>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
+#include <deque>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -13,13 +15,19 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/btree_map.h"
 #include "absl/strings/str_format.h"
 #include "common/ipv6.h"
 #include "lm-server/core/binding_table.h"
 #include "lm-server/core/machine.h"
+#include "lm-server/core/prefix_map.h"
+#include "lm-server/core/prefix_pool.h"
+#include "lm-server/core/wire.h"
 #include "lm-server/store/rocksdb_store.h"
 #include "speaker/access/icmpv6_codec.h"
 #include "speaker/core/desired.h"
+#include "speaker/core/permitted_sources.h"
+#include "speaker/frr/best_path.h"
 #include "speaker/frr/route_ledger.h"
 
 namespace kedge {
@@ -143,6 +151,99 @@ void lm_unpack(benchmark::State& state) {
   }
 }
 BENCHMARK(lm_unpack);
+
+// One /64 is taken and an earlier one given back; so many of 65,536 are in use.
+void lm_prefix_pool(benchmark::State& state) {
+  lm::PrefixPool pool({*Ipv6Prefix::parse("2001:db8:1::/48")});
+  std::deque<Ipv6Prefix> taken;
+  while (taken.size() < static_cast<std::size_t>(state.range(0))) taken.push_back(*pool.take());
+  for (auto _ : state) {
+    taken.push_back(*pool.take());
+    pool.give_back(taken.front());
+    taken.pop_front();
+  }
+}
+BENCHMARK(lm_prefix_pool)->Arg(1000)->Arg(60'000);
+
+// An address's binding among so many.
+void lm_find_covering(benchmark::State& state) {
+  const auto pool = *Ipv6Prefix::parse("2001:db8::/40");
+  const auto count = static_cast<std::uint64_t>(state.range(0));
+  absl::btree_map<Ipv6Prefix, int> bindings;
+  for (std::uint64_t i = 0; i < count; ++i) bindings.emplace(pool.nth(64, i), 0);
+  std::uint64_t i = 0;
+  for (auto _ : state) {
+    const auto address = Ipv6Prefix(pool.nth(64, (i += 7919) % count).address(), 128);
+    benchmark::DoNotOptimize(lm::find_covering(bindings, address));
+  }
+}
+BENCHMARK(lm_find_covering)->Arg(10'000)->Arg(1'000'000);
+
+// A changed binding, as three sessions are told of it.
+void lm_record_to_three_sessions(benchmark::State& state) {
+  const auto binding = settled_binding();
+  for (auto _ : state) {
+    const auto record = lm::field_of(v1::Record::kBindingFieldNumber, binding.SerializeAsString());
+    for (int session = 0; session < 3; ++session) {
+      v1::LmMessage message;
+      message.mutable_records()->add_records(record);
+      benchmark::DoNotOptimize(message.SerializeAsString());
+    }
+  }
+}
+BENCHMARK(lm_record_to_three_sessions);
+
+// A prefix goes from one MN to another, beside so many prefixes; what the kernel needs to know of it is taken.
+void speaker_permitted_sources(benchmark::State& state) {
+  const auto pool = *Ipv6Prefix::parse("2001:db8:1::/48");
+  const auto count = static_cast<std::uint64_t>(state.range(0));
+  std::array<std::vector<v1::Binding>, 2> of_mn;
+  for (std::size_t mn = 0; mn < of_mn.size(); ++mn) {
+    for (std::uint64_t i = 0; i < count; ++i) {
+      auto& binding = of_mn.at(mn).emplace_back(settled_binding());
+      binding.set_prefix(pool.nth(64, i).to_string());
+      binding.mutable_attachment()->set_interface("access0");
+      binding.mutable_attachment()->set_link_layer_address(absl::StrFormat("02:00:00:00:00:%02x", mn));
+    }
+  }
+  speaker::PermittedSources sources("ar2");
+  std::uint64_t taken = 0;
+  const auto take = [&] {
+    const auto i = taken % count;
+    const auto prefix = pool.nth(64, i);
+    sources.forget(prefix);
+    sources.take(prefix, of_mn.at(taken++ / count % of_mn.size()).at(i), {});
+  };
+  while (taken < count) take();
+  benchmark::DoNotOptimize(sources.take_change());
+  for (auto _ : state) {
+    take();
+    const auto change = sources.take_change();
+    if (change.added.size() != 1 || change.removed.size() != 1) return state.SkipWithError("the MN did not change");
+  }
+}
+BENCHMARK(speaker_permitted_sources)->Arg(100)->Arg(10'000);
+
+// bgpd's answer for a prefix with three paths.
+void speaker_parse_paths(benchmark::State& state) {
+  const auto prefix = *Ipv6Prefix::parse("2001:db8:1:1::/64");
+  std::string paths;
+  for (int i = 1; i <= 3; ++i) {
+    paths += absl::StrFormat(
+        R"(%s{"aspath":{"string":"Local","segments":[],"length":0},"origin":"incomplete","metric":0,"locPrf":%d,)"
+        R"("valid":true%s,"peer":{"peerId":"2001:db8:ffff::%d","routerId":"10.0.0.%d"},)"
+        R"("nexthops":[{"ip":"2001:db8:ffff::%d","afi":"ipv6","scope":"global","metric":20,"accessible":true}]})",
+        i == 1 ? "" : ",", 100 + i, i == 3 ? R"(,"bestpath":{"overall":true,"selectionReason":"Local Pref"})" : "", i,
+        i, i);
+  }
+  const auto json = R"({"prefix":"2001:db8:1:1::/64","version":3,"paths":[)" + paths + "]}";
+  for (auto _ : state) {
+    const auto parsed = speaker::parse_paths(prefix, json);
+    if (!parsed.ok() || !parsed->best) return state.SkipWithError("the answer was not understood");
+    benchmark::DoNotOptimize(parsed);
+  }
+}
+BENCHMARK(speaker_parse_paths);
 
 void speaker_desired(benchmark::State& state) {
   const auto binding = settled_binding();

@@ -104,6 +104,17 @@ TEST(Ipv6Address, OrdersByBytes) {
   EXPECT_NE(a, b);
   EXPECT_EQ(a, *Ipv6Address::parse("2001:0DB8::00ff"));
   EXPECT_EQ(absl::HashOf(a), absl::HashOf(*Ipv6Address::parse("2001:0DB8::00ff")));
+
+  std::mt19937_64 random(4291);
+  const Ipv6Address::Bytes base = a.bytes();
+  for (int i = 0; i < 10'000; ++i) {
+    auto x = base;
+    auto y = base;
+    x[random() % x.size()] = static_cast<std::uint8_t>(random());
+    y[random() % y.size()] = static_cast<std::uint8_t>(random());
+    ASSERT_EQ(Ipv6Address(x) <=> Ipv6Address(y), x <=> y) << Ipv6Address(x).to_string() << " " << Ipv6Address(y).to_string();
+    ASSERT_EQ(Ipv6Address(x) == Ipv6Address(y), x == y);
+  }
 }
 
 TEST(Ipv6Address, KnowsItsScope) {
