@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 
+#include <array>
 #include <charconv>
 #include <cstring>
 
@@ -31,6 +32,26 @@ Ipv6Address::Bytes masked(Ipv6Address::Bytes bytes, int length) {
   return bytes;
 }
 
+struct Zeros {
+  std::size_t first = 0;
+  std::size_t count = 0;
+};
+
+// What "::" stands for, RFC 5952, 4.2: the first of the longest runs of at least two groups of zero; count 0 for none.
+Zeros longest_zeros(const std::array<unsigned, 8>& groups) {
+  Zeros longest;
+  Zeros run;
+  for (std::size_t i = 0; i < groups.size(); ++i) {
+    if (groups[i] != 0) {
+      run.count = 0;
+      continue;
+    }
+    if (run.count++ == 0) run.first = i;
+    if (run.count >= 2 && run.count > longest.count) longest = run;
+  }
+  return longest;
+}
+
 }  // namespace
 
 Ipv6Address::Ipv6Address(const in6_addr& address) { std::memcpy(bytes_.data(), address.s6_addr, 16); }
@@ -38,17 +59,28 @@ Ipv6Address::Ipv6Address(const in6_addr& address) { std::memcpy(bytes_.data(), a
 absl::StatusOr<Ipv6Address> Ipv6Address::parse(std::string_view text) { return parse_address(text, "address"); }
 
 std::string Ipv6Address::to_string() const {
-  // inet_ntop follows RFC 5952 but for 5: it writes ::ffff:0:0/96 in mixed notation, as the RFC recommends, and also
-  // ::/96 ("IPv4-compatible"), which it does not.
-  const bool compatible = std::memcmp(bytes_.data(), Bytes{}.data(), 12) == 0 && (bytes_[12] != 0 || bytes_[13] != 0);
-  if (compatible) {
-    const unsigned high = static_cast<unsigned>(bytes_[12]) << 8U | bytes_[13];
-    const unsigned low = static_cast<unsigned>(bytes_[14]) << 8U | bytes_[15];
-    return fmt::format("::{:x}:{:x}", high, low);
+  std::array<unsigned, 8> groups{};
+  for (std::size_t i = 0; i < groups.size(); ++i)
+    groups[i] = static_cast<unsigned>(bytes_[2 * i]) << 8U | bytes_[2 * i + 1];
+  // RFC 5952, 5: ::ffff:0:0/96 is known to embed an IPv4 address.
+  if (half(0) == 0 && groups[4] == 0 && groups[5] == 0xffff) {
+    return fmt::format("::ffff:{}.{}.{}.{}", bytes_[12], bytes_[13], bytes_[14], bytes_[15]);
   }
-  char text[INET6_ADDRSTRLEN];
-  const in6_addr raw = to_in6_addr();
-  return inet_ntop(AF_INET6, &raw, text, sizeof text);
+  const auto zeros = longest_zeros(groups);
+  // By hand: inet_ntop prints each group by the format of printf, and this is called several times for each move.
+  std::array<char, INET6_ADDRSTRLEN> text;
+  char* end = text.data();
+  for (std::size_t i = 0; i < groups.size(); ++i) {
+    if (i == zeros.first && zeros.count > 0) {
+      *end++ = ':';
+      i += zeros.count - 1;
+      if (i + 1 == groups.size()) *end++ = ':';
+      continue;
+    }
+    if (i > 0) *end++ = ':';
+    end = std::to_chars(end, text.data() + text.size(), groups[i], 16).ptr;
+  }
+  return {text.data(), end};
 }
 
 in6_addr Ipv6Address::to_in6_addr() const {

@@ -6,6 +6,7 @@
 // With --restore: a new store from a backup, and nothing else.
 //
 // Exit codes: 0 stopped as asked, 1 error while running, 2 bad configuration or command line.
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <memory>
@@ -27,6 +28,7 @@
 #include "common/privileges.h"
 #include "common/status.h"
 #include "common/time.h"
+#include "fmt/format.h"
 #include "google/protobuf/util/time_util.h"
 #include "kedge/v1/config.pb.h"
 #include "lm-server/core/settings.h"
@@ -116,8 +118,11 @@ int run_doctor(const std::string& path, const absl::StatusOr<Configuration>& con
 int run(const std::string& path, const Configuration& configuration) {
   const auto& config = configuration.config;
   warn_of_excess({});
+  const auto begun = std::chrono::steady_clock::now();
   auto store = RocksDbStore::open(config.data_directory());
   if (!store.ok()) return fail(store.status(), kExitRuntimeError);
+  const std::chrono::duration<double> opening = std::chrono::steady_clock::now() - begun;
+  log_info("store_opened", "directory", config.data_directory(), "seconds", fmt::format("{:.3f}", opening.count()));
 
   boost::asio::io_context io(1);
   Metrics metrics;

@@ -148,8 +148,8 @@ class Lab:
             "KEDGE_GRPC_MODULE": frr_module("KEDGE_GRPC_MODULE", "grpc.so"),
             "KEDGE_BGPD_HOLD_MODULE": frr_module("KEDGE_BGPD_HOLD_MODULE", "kedge_bgpd_hold.so"),
             "KEDGE_BGPD_HOLD": os.environ.get("KEDGE_BGPD_HOLD", ""),
-            # Where sanitizers report to.
-            **{name: os.environ[name] for name in ("ASAN_OPTIONS", "UBSAN_OPTIONS") if name in os.environ},
+            # Where sanitizers report to, and what the allocator tells of the heap.
+            **{name: os.environ[name] for name in ("ASAN_OPTIONS", "UBSAN_OPTIONS", "MALLOC_CONF") if name in os.environ},
             **node.env,
         }
         return RunningNode(f"{self.name}-{node.name}", env)

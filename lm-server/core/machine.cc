@@ -277,23 +277,26 @@ void Machine::visit_bindings(const std::optional<Ipv6Prefix>& after,
   bindings_.visit(after, [&](const Ipv6Prefix&, const v1::Binding& binding) { return visit(binding); });
 }
 
+v1::Node Machine::describe(const std::string& ar, const NodeState& state) const {
+  v1::Node node;
+  *node.mutable_info() = state.info;
+  node.set_connected(state.session != 0);
+  if (state.since) *node.mutable_since() = to_proto(*state.since);
+  *node.mutable_health() = state.health;
+  node.set_version(state.version);
+  node.set_attached(state.attached);
+  node.set_home(state.home);
+  node.set_held(state.held.size());
+  node.set_pool_size(state.pool.size());
+  node.set_pool_used(state.pool.used());
+  node.set_draining(state.draining);
+  if (state.draining) node.set_drain_remaining(drain_remaining(ar, state));
+  return node;
+}
+
 std::vector<v1::Node> Machine::nodes() const {
   std::vector<v1::Node> result;
-  for (const auto& [name, state] : nodes_) {
-    auto& node = result.emplace_back();
-    *node.mutable_info() = state.info;
-    node.set_connected(state.session != 0);
-    if (state.since) *node.mutable_since() = to_proto(*state.since);
-    *node.mutable_health() = state.health;
-    node.set_version(state.version);
-    node.set_attached(state.attached);
-    node.set_home(state.home);
-    node.set_held(state.held.size());
-    node.set_pool_size(state.pool.size());
-    node.set_pool_used(state.pool.used());
-    node.set_draining(state.draining);
-    if (state.draining) node.set_drain_remaining(drain_remaining(name, state));
-  }
+  for (const auto& [name, state] : nodes_) result.push_back(describe(name, state));
   return result;
 }
 

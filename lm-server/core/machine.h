@@ -157,6 +157,7 @@ class Machine {
   std::uint64_t attached_count() const { return attached_count_; }
   std::uint64_t moving_count() const { return moving_count_; }
   std::uint32_t preference_levels() const { return settings_.preference_levels; }
+  std::uint32_t node_count() const { return static_cast<std::uint32_t>(nodes_.size()); }
   std::uint32_t connected_count() const;
   // "ar1, ar2, ar3"
   std::string known_access_routers() const;
@@ -283,6 +284,7 @@ class Machine {
   void release_fixed(Transaction& tx, const std::vector<FixedPrefix>& had);
   void reserve_fixed(Transaction& tx, const v1::PolicyScope& scope);
   void apply_policy(Transaction& tx, const std::string& mn_id);
+  v1::Node describe(const std::string& ar, const NodeState& state) const;
   std::uint64_t drain_remaining(const std::string& ar, const NodeState& state) const;
 
   void apply_ack(Transaction& tx, Entry& entry, v1::Holder& holder, const v1::Ack& ack);

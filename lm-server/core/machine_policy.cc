@@ -282,10 +282,8 @@ std::uint64_t Machine::drain_remaining(const std::string& ar, const NodeState& s
 }
 
 std::optional<v1::Node> Machine::describe_node(const std::string& ar) const {
-  for (auto& node : nodes()) {
-    if (node.info().name() == ar) return node;
-  }
-  return std::nullopt;
+  const auto found = nodes_.find(ar);
+  return found == nodes_.end() ? std::nullopt : std::optional(describe(ar, found->second));
 }
 
 std::vector<v1::PolicyEntry> Machine::policies() const {

@@ -205,7 +205,7 @@ grpc::ServerUnaryReactor* AdminService::Status(grpc::CallbackServerContext* cont
     response->set_bindings(machine.binding_count());
     response->set_bindings_attached(machine.attached_count());
     response->set_bindings_moving(machine.moving_count());
-    response->set_nodes(static_cast<std::uint32_t>(machine.nodes().size()));
+    response->set_nodes(machine.node_count());
     response->set_nodes_connected(machine.connected_count());
     response->set_last_event_id(engine_.events().last_id());
     response->set_store(engine_.store_health());

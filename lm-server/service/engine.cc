@@ -1,6 +1,7 @@
 #include "lm-server/service/engine.h"
 
 #include <algorithm>
+#include <ctime>
 #include <map>
 #include <utility>
 #include <vector>
@@ -9,6 +10,7 @@
 #include "boost/asio/post.hpp"
 #include "common/alarm.h"
 #include "common/log.h"
+#include "fmt/format.h"
 
 namespace kedge::lm {
 namespace {
@@ -17,6 +19,13 @@ constexpr auto kReloadInterval = std::chrono::seconds(1);
 
 double seconds_since(SteadyTime start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+// Of CPU time. Clocks: CLOCK_THREAD_CPUTIME_ID, CLOCK_PROCESS_CPUTIME_ID.
+double cpu_seconds(clockid_t clock) {
+  timespec time{};
+  ::clock_gettime(clock, &time);
+  return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) / 1e9;
 }
 
 void log_event(const v1::Event& event) {
@@ -56,13 +65,20 @@ Engine::Engine(boost::asio::io_context& io, Settings settings, Store& store, Met
       attach_latency_(metrics.latency("kedge_lm_attach_seconds", "From the request to the answer of an Attach")) {}
 
 absl::Status Engine::start() {
+  const auto begun = std::chrono::steady_clock::now();
+  const double own = cpu_seconds(CLOCK_THREAD_CPUTIME_ID);
+  const double all = cpu_seconds(CLOCK_PROCESS_CPUTIME_ID);
   const auto values = store_.cursor();
   std::vector<std::string> dropped;
   auto output = machine_.load(values->epoch(), values->revision(), *values, now(), &dropped);
   if (!output.ok()) return output.status();
   for (const auto& text : dropped) log_warning("binding_not_configured", "reason", text);
+  // Other threads read and check what this one takes over.
+  const double taking_over = cpu_seconds(CLOCK_THREAD_CPUTIME_ID) - own;
+  const double reading = std::max(0.0, cpu_seconds(CLOCK_PROCESS_CPUTIME_ID) - all - taking_over);
   log_info("store_loaded", "bindings", machine_.binding_count(), "epoch", values->epoch(), "revision",
-           values->revision());
+           values->revision(), "seconds", fmt::format("{:.3f}", seconds_since(begun)), "cpu_taking_over",
+           fmt::format("{:.3f}", taking_over), "cpu_reading", fmt::format("{:.3f}", reading));
   available_ = true;
   submit(std::move(*output), nullptr);
   return absl::OkStatus();

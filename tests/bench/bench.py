@@ -2,7 +2,8 @@
 """Measures Kedge beside what an operator would use instead; needs root.
 
 Prints tables, writes <output>/report.json, report.md and plots (SVG). --publish puts the results into docs/performance.md too, between the marks
-of each part. A part that fails is named at the end, and the others run all the same. Leaves nothing behind, also on Ctrl-C."""
+of each part, and makes the summary of all that stands there anew. A part that fails is named at the end, and the others run all the same. Leaves
+nothing behind, also on Ctrl-C."""
 
 import argparse
 import dataclasses
@@ -10,8 +11,6 @@ import datetime
 import importlib
 import json
 import pathlib
-import re
-import shutil
 import signal
 import sys
 import tempfile
@@ -23,15 +22,13 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(REPOSITORY / "tests" / "bench"), str(REPOSITORY / "tests" / "lab")]
 
 import machine  # noqa: E402  pylint: disable=wrong-import-position
+import pages  # noqa: E402  pylint: disable=wrong-import-position
 import plots  # noqa: E402  pylint: disable=wrong-import-position
 
 # In this order; each is parts/<name>.py with `run(bench) -> report.Part`.
 PARTS = (
-    "handover", "convergence", "churn", "cores", "northbound", "kernel_routes", "lm", "storm", "dataplane", "idle", "scale", "micro",
+    "handover", "convergence", "churn", "cores", "northbound", "kernel_routes", "lm", "storm", "profile", "dataplane", "idle", "scale", "micro",
 )  # fmt: skip
-# Where results are published.
-PAGES = [REPOSITORY / "docs" / name for name in ("performance.md", "scale.md")]
-IMAGES = REPOSITORY / "docs" / "images" / "performance"
 
 
 @dataclasses.dataclass
@@ -55,7 +52,7 @@ def parse(available):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"only these, of: {', '.join(available)} (default: all)")
     parser.add_argument("--quick", action="store_true", help="few samples: shows that all works, not how fast")
-    parser.add_argument("--publish", action="store_true", help="put the results into docs/performance.md")
+    parser.add_argument("--publish", action="store_true", help="put the results into docs/performance.md, and sum all up at its top")
     parser.add_argument("--output", type=pathlib.Path, default=REPOSITORY / "build" / "bench")
     parser.add_argument("--build", type=pathlib.Path, default=REPOSITORY / "build" / "release")
     arguments = parser.parse_args()
@@ -77,7 +74,9 @@ def run_part(name, arguments):
     with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=arguments.output) as scratch:
         bench = Bench(arguments.build, pathlib.Path(scratch), arguments.quick)
         part = importlib.import_module(f"parts.{name}").run(bench)
-    run = {"at": at.isoformat(timespec="seconds"), "seconds": round(time.monotonic() - begin, 1), "load_before": load_before}
+    run = {
+        "at": at.isoformat(timespec="seconds"), "seconds": round(time.monotonic() - begin, 1), "load_before": load_before, "machine": machine.text(),
+    }  # fmt: skip
     return part, run
 
 
@@ -91,7 +90,7 @@ def show(part, run):
 
 
 def markdown(part, run, images):
-    return f"{part.markdown(images)}\nRan {run['at']} for {run['seconds']} s; load before: {run['load_before']:.1f}.\n"
+    return f"{part.markdown(images)}\n{pages.ran(run)}\n"
 
 
 def merge(output, results):
@@ -104,25 +103,15 @@ def merge(output, results):
     path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
-def publish(name, part, run, output):
-    """The part's text goes between `<!-- bench: NAME -->` and `<!-- end -->`."""
-    marks = re.compile(rf"(<!-- bench: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-    page = next((page for page in PAGES if marks.search(page.read_text(encoding="utf-8"))), None)
-    if page is None:
-        sys.exit(f"bench: no page has a place for {name}: add the lines <!-- bench: {name} --> and <!-- end --> to one of docs/")
-    text = markdown(part, run, "images/performance")
-    page.write_text(marks.sub(lambda found: found[1] + text + found[2], page.read_text(encoding="utf-8")), encoding="utf-8")
-    IMAGES.mkdir(parents=True, exist_ok=True)
-    for plot in part.plots:
-        shutil.copy(output / f"{plot.name}.svg", IMAGES)
-
-
 def main():
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     available = available_parts()
     arguments = parse(available)
     arguments.output.mkdir(parents=True, exist_ok=True)
     begin, results, failed = time.monotonic(), {}, []
+    homeless = pages.without_place(arguments.parts or available) if arguments.publish else []
+    if homeless:
+        print(f"Not published: {', '.join(homeless)}; no page has the lines <!-- bench: NAME --> and <!-- end --> for it", flush=True)
     for name in arguments.parts or available:
         print(f"== {name}", flush=True)
         try:
@@ -136,8 +125,8 @@ def main():
         results[name] = part, run
         show(part, run)
         merge(arguments.output, {name: (part, run)})
-        if arguments.publish:
-            publish(name, part, run, arguments.output)
+        if arguments.publish and name not in homeless:
+            pages.publish(name, markdown(part, run, "images/performance"), part.plots, arguments.output)
     texts = [f"# {part.title}\n\n{markdown(part, run, '.')}" for part, run in results.values()]
     (arguments.output / "report.md").write_text("\n".join(texts), encoding="utf-8")
     goals = [goal for part, _ in results.values() for goal in part.goals]

@@ -2,19 +2,19 @@
 // withdrawn (single), many more are (bulk). What the reflector has is seen in its kernel, by this process itself,
 // through a socket in the reflector's network namespace; so both ends of a latency are of one clock.
 //
-// Mobile nodes that come and go at a steady rate: --rate (the number of routes grows), or with --mixed, where each add
-// goes with the withdrawal of the route that has stood longest (the number stays).
+// Mobile nodes that come and go at a steady rate: --rate (the number of routes grows, and they stay), or with --mixed,
+// where each add goes with the withdrawal of the route that has stood longest (the number stays).
 //
 // Run in the access router's namespaces. One JSON object a line on standard output, logs on standard error:
 //   {"phase":"resident", "routes", "committed_s", "reflector_s", "expected", "at_reflector"}
 //   {"phase":"single", "operation":"add"|"withdraw", "resident", "committed_ms":[...], "reflector_ms":[...]}
-//   {"phase":"bulk", "operation":"add"|"withdraw"|"mixed", "resident", "routes", "offered_per_s", "commits",
+//   {"phase":"bulk", "operation":"add"|"withdraw"|"mixed", "resident", "routes", "offered_per_s", "commits_ms":[...],
 //    "committed_s", "reflector_s", "adds":{"seen", "p50_ms", "p99_ms", "max_ms"}, "withdrawals":{the same}, "expected",
 //    "at_reflector"}
 // `expected` and `at_reflector` are counts of routes of the pool, once nothing has changed there for a second. Each
 // phase is measured from the first call of the injector; p50_ms to max_ms are of one route each, from its own call to
-// its arrival at the reflector or its leaving it, and `seen` of them did so. Exit code 1: something did not happen
-// within --timeout.
+// its arrival at the reflector or its leaving it, and `seen` of them did so. commits_ms: how long the injector took for
+// each round of changes that went into FRR together. Exit code 1: something did not happen within --timeout.
 //
 // With --injector none it only watches the reflector, for other programs that inject. `{"count"}` says that it does.
 // Each line "COUNT STILL TIMEOUT" on standard input (routes of the pool; seconds without a change; seconds) is answered
@@ -212,8 +212,8 @@ class Load {
       if (found == awaited_.end() || found->second != level) return;
       awaited_.erase(found);
       last_committed_ = Clock::now();
-      if (std::exchange(last_commit_turn_, turn_) != turn_) ++commits_;
     };
+    injector_->on_round = [this](Seconds took, std::size_t) { commits_ms_.push_back(Milliseconds(took).count()); };
     reflector_.on_change = [this](const Ipv6Prefix& prefix, bool present) {
       const auto found = under_way_.find({prefix, present});
       if (found == under_way_.end()) return;
@@ -226,12 +226,8 @@ class Load {
     resident();
     single(1);
     if (options_.bulk == 0) return;
-    if (options_.mixed) {
-      bulk("mixed");
-    } else {
-      bulk("add");
-      bulk("withdraw");
-    }
+    bulk(options_.mixed ? "mixed" : "add");
+    if (!options_.mixed && options_.rate == 0) bulk("withdraw");
   }
 
  private:
@@ -255,7 +251,6 @@ class Load {
   }
 
   void turn(std::chrono::milliseconds longest) {
-    ++turn_;
     io_.restart();
     io_.run_one_for(longest);
     reflector_.stop_if_overrun();
@@ -324,7 +319,7 @@ class Load {
 
   void bulk(const std::string& operation) {
     const std::size_t expected = options_.resident + (operation == "add" ? options_.bulk : 0);
-    commits_ = 0;
+    commits_ms_.clear();
     for (auto& latencies : latencies_) latencies.clear();
     under_way_.clear();
     const auto begin = Clock::now();
@@ -341,9 +336,9 @@ class Load {
     settle(expected);
     std::cout
         << fmt::format(
-               R"({{"phase":"bulk","operation":"{}","resident":{},"routes":{},"offered_per_s":{:.0f},"commits":{},)"
+               R"({{"phase":"bulk","operation":"{}","resident":{},"routes":{},"offered_per_s":{:.0f},"commits_ms":[{:.3f}],)"
                R"("committed_s":{:.4f},"reflector_s":{:.4f},"adds":{},"withdrawals":{},"expected":{},"at_reflector":{}}})",
-               operation, options_.resident, options_.bulk, options_.rate, commits_,
+               operation, options_.resident, options_.bulk, options_.rate, fmt::join(commits_ms_, ","),
                Seconds(last_committed_ - begin).count(), Seconds(reflector_.last_change() - begin).count(),
                summary(latencies_[true]), summary(latencies_[false]), expected, reflector_.count())
         << std::endl;
@@ -374,10 +369,8 @@ class Load {
   std::map<std::pair<Ipv6Prefix, bool>, Clock::time_point> under_way_;
   // Of the withdrawals, and of the adds.
   std::array<std::vector<double>, 2> latencies_;
-  // Events of the executor; what is committed in one and the same is one commit.
-  std::uint64_t turn_ = 0;
-  std::uint64_t last_commit_turn_ = 0;
-  std::uint64_t commits_ = 0;
+  // Of the bulk under way.
+  std::vector<double> commits_ms_;
 };
 
 }  // namespace

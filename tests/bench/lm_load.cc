@@ -1,9 +1,12 @@
 // lm_load: many attaches at the LM, or puts at etcd by a client of the same kind, with a fixed number in flight. Prints
-// one line of JSON for each round.
+// one line of JSON for each round, with what client, server and disk were used for it.
 //
 // A round of attaches takes each mobile node of the range to the next access router (the first round: to its home).
 // What the LM then asks of the access routers is acknowledged at once, by sessions in this process; sessions and
-// attaches are the speaker's own client.
+// attaches are the speaker's own client. A round begins when what the last one has left undone is done.
+//
+// Two targets show what the rest costs without bindings and disk: a query at the LM that finds nothing, and attaches
+// that it refuses.
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
@@ -26,7 +29,9 @@
 #include "etcd_kv.grpc.pb.h"
 #include "grpcpp/create_channel.h"
 #include "grpcpp/security/credentials.h"
+#include "kedge/v1/mobility.grpc.pb.h"
 #include "tests/bench/simulated_router.h"
+#include "tests/bench/usage.h"
 
 namespace kedge::bench {
 namespace {
@@ -47,6 +52,9 @@ struct Options {
   int first_round = 0;
   int in_flight = 64;
   int value_bytes = 300;
+  // What they use is printed; "" and "": not known.
+  std::string server_pid;
+  std::string disk;
 };
 
 std::vector<std::shared_ptr<grpc::Channel>> open_channels(const Options& options) {
@@ -150,10 +158,42 @@ class EtcdTogether : public EtcdClient {
   std::uint64_t calls_ = 0;
 };
 
+absl::Status expect_not_found(const absl::Status& status) {
+  if (absl::IsNotFound(status)) return absl::OkStatus();
+  return status.ok() ? absl::InternalError("was not refused") : status;
+}
+
+// A call for which the LM has hardly anything to do: where is a mobile node that it does not know?
+class Query : public Target {
+ public:
+  Query(boost::asio::any_io_executor executor, const Options& options) : executor_(std::move(executor)) {
+    for (const auto& channel : open_channels(options)) stubs_.push_back(v1::Mobility::NewStub(channel));
+  }
+
+  void start(std::uint64_t node, int, Done done) override {
+    v1::QueryRequest request;
+    request.set_mn_id("02:ff:ff:ff:ff:ff");
+    async_unary<v1::QueryRequest, v1::QueryResponse>(
+        executor_, std::move(request),
+        [this, node](auto* context, const auto* in, auto* out, auto callback) {
+          stubs_[node % stubs_.size()]->async()->Query(context, in, out, std::move(callback));
+        },
+        [done = std::move(done)](const grpc::Status& status, const v1::QueryResponse&) {
+          done(expect_not_found(from_grpc_status(status)));
+        });
+  }
+
+ private:
+  const boost::asio::any_io_executor executor_;
+  std::vector<std::unique_ptr<v1::Mobility::Stub>> stubs_;
+};
+
 class Lm : public Target {
  public:
   Lm(boost::asio::any_io_executor executor, const Options& options)
-      : executor_(executor), incarnation_(static_cast<std::uint64_t>(Clock::now().time_since_epoch().count())) {
+      : executor_(executor),
+        refused_(options.target == "kedge-refused"),
+        incarnation_(static_cast<std::uint64_t>(Clock::now().time_since_epoch().count())) {
     const auto channels = open_channels(options);
     for (int i = 0; i < options.routers; ++i) {
       routers_.push_back(std::make_unique<SimulatedRouter>(
@@ -185,10 +225,13 @@ class Lm : public Target {
     // No group of it is zero, so that this is its form in RFC 5952.
     request.mutable_attachment()->set_link_local(
         absl::StrFormat("fe80::1:%x:%x", (node >> 15U & 0x7fffU) + 1, (node & 0x7fffU) + 1));
-    request.set_trigger(v1::TRIGGER_ROUTER_SOLICITATION);
+    // An MN that the LM does not know is not let in for a data frame.
+    request.set_trigger(refused_ ? v1::TRIGGER_DATA_FRAME : v1::TRIGGER_ROUTER_SOLICITATION);
     request.set_incarnation(incarnation_);
     request.set_sequence(++sequence_);
-    router.lm().attach(request, std::move(done));
+    if (!refused_) return router.lm().attach(request, std::move(done));
+    router.lm().attach(request,
+                       [done = std::move(done)](const absl::Status& status) { done(expect_not_found(status)); });
   }
 
   const std::vector<std::unique_ptr<SimulatedRouter>>& routers() const { return routers_; }
@@ -211,6 +254,7 @@ class Lm : public Target {
 
  private:
   boost::asio::any_io_executor executor_;
+  const bool refused_;
   const std::uint64_t incarnation_;
   std::uint64_t sequence_ = 0;
   boost::asio::steady_timer timer_{executor_};
@@ -218,6 +262,31 @@ class Lm : public Target {
 };
 
 double milliseconds(Clock::duration time) { return std::chrono::duration<double, std::milli>(time).count(); }
+
+// What has been used so far of CPUs and disk.
+struct Usage {
+  explicit Usage(const Options& options)
+      : client(cpu_time("self")), machine(machine_time()), flushes(disk_flushes(options.disk)) {
+    if (!options.server_pid.empty()) server = cpu_time(options.server_pid);
+  }
+
+  CpuTime client;
+  CpuTime server;
+  MachineTime machine;
+  std::uint64_t flushes;
+};
+
+// As fields of a JSON object. Threads, machine and disk: from the first request to the last answer; processes also with
+// what was left to do then.
+std::string describe(const Usage& begin, const Usage& answered, const Usage& done) {
+  return absl::StrFormat(
+      "\"client_cpu\": %.2f, \"client_thread\": %.2f, \"server_cpu\": %.2f, \"server_thread\": %.2f, \"idle\": %.2f, "
+      "\"iowait\": %.2f, \"steal\": %.2f, \"flushes\": %d",
+      done.client.process - begin.client.process, busiest_thread(begin.client, answered.client),
+      done.server.process - begin.server.process, busiest_thread(begin.server, answered.server),
+      answered.machine.idle - begin.machine.idle, answered.machine.iowait - begin.machine.iowait,
+      answered.machine.steal - begin.machine.steal, answered.flushes - begin.flushes);
+}
 
 // All nodes once, with a fixed number of requests in flight. On the executor's thread.
 class Round {
@@ -227,12 +296,15 @@ class Round {
 
   void begin() {
     latencies_.reserve(options_.nodes);
+    usage_.emplace_back(options_);
     begin_ = Clock::now();
     const auto first = std::min<std::uint64_t>(static_cast<std::uint64_t>(options_.in_flight), options_.nodes);
     for (std::uint64_t i = 0; i < first; ++i) next();
   }
 
+  // Once nothing is left to do.
   void print() {
+    usage_.emplace_back(options_);
     std::sort(latencies_.begin(), latencies_.end());
     const double seconds = std::chrono::duration<double>(end_ - begin_).count();
     const auto at = [this](double share) {
@@ -242,10 +314,10 @@ class Round {
     };
     std::printf(
         "{\"round\": %d, \"target\": \"%s\", \"in_flight\": %d, \"done\": %zu, \"failed\": %llu, \"seconds\": %.6f, "
-        "\"per_second\": %.1f, \"p50_ms\": %.3f, \"p99_ms\": %.3f, \"max_ms\": %.3f}\n",
+        "\"per_second\": %.1f, \"p50_ms\": %.3f, \"p99_ms\": %.3f, \"max_ms\": %.3f, %s}\n",
         number_, options_.target.c_str(), options_.in_flight, latencies_.size(),
         static_cast<unsigned long long>(failed_), seconds, static_cast<double>(latencies_.size()) / seconds, at(0.5),
-        at(0.99), at(1));
+        at(0.99), at(1), describe(usage_[0], usage_[1], usage_[2]).c_str());
     std::fflush(stdout);
   }
 
@@ -263,6 +335,7 @@ class Round {
         next();
       } else if (latencies_.size() + failed_ == options_.nodes) {
         end_ = Clock::now();
+        usage_.emplace_back(options_);
         finished_();
       }
     });
@@ -277,6 +350,8 @@ class Round {
   std::uint64_t failed_ = 0;
   Clock::time_point begin_;
   Clock::time_point end_;
+  // At the beginning, at the last answer, when nothing is left to do.
+  std::vector<Usage> usage_;
 };
 
 // How many of the access routers were told anything, and how much, beyond what they had been told before.
@@ -304,6 +379,8 @@ void print_fan_out(const Lm& lm, const std::vector<std::uint64_t>& before) {
     target = std::make_unique<Etcd>(io.get_executor(), options);
   } else if (options.target == "etcd-together") {
     target = std::make_unique<EtcdTogether>(io.get_executor(), options);
+  } else if (options.target == "kedge-query") {
+    target = std::make_unique<Query>(io.get_executor(), options);
   } else {
     auto made = std::make_unique<Lm>(io.get_executor(), options);
     lm = made.get();
@@ -315,14 +392,12 @@ void print_fan_out(const Lm& lm, const std::vector<std::uint64_t>& before) {
   std::function<void()> next = [&] {
     if (round) round->print();
     if (number == options.rounds) {
-      if (lm == nullptr || number == 0) return io.stop();
-      return lm->when_quiet([&] {
-        print_fan_out(*lm, before);
-        io.stop();
-      });
+      if (lm != nullptr && number > 0) print_fan_out(*lm, before);
+      return io.stop();
     }
-    round =
-        std::make_unique<Round>(*target, options, options.first_round + number++, [&] { boost::asio::post(io, next); });
+    round = std::make_unique<Round>(*target, options, options.first_round + number++, [&] {
+      boost::asio::post(io, [&] { return lm == nullptr ? next() : lm->when_quiet(next); });
+    });
     round->begin();
   };
   const auto begun = Clock::now();
@@ -356,8 +431,11 @@ int main(int argc, char** argv) {
   kedge::bench::Options options;
   CLI::App app("Attaches at the LM, or puts at etcd, with a fixed number in flight; without TLS.");
   app.add_option("--server", options.server, "\"[address]:port\"")->required();
-  app.add_option("--target", options.target, "kedge, etcd, or etcd-together: puts that wait go in one transaction")
-      ->check(CLI::IsMember({"kedge", "etcd", "etcd-together"}));
+  app.add_option("--target", options.target,
+                 "kedge; kedge-refused: attaches that are refused; kedge-query: a call that is hardly more than a "
+                 "call; etcd; or "
+                 "etcd-together: puts that wait go in one transaction")
+      ->check(CLI::IsMember({"kedge", "kedge-refused", "kedge-query", "etcd", "etcd-together"}));
   app.add_option("--channels", options.channels, "connections")->check(CLI::Range(1, 1000));
   app.add_option("--routers", options.routers, "sessions: access routers ar1 to arN")->check(CLI::Range(0, 100000));
   app.add_option("--first", options.first, "number of the first mobile node");
@@ -366,6 +444,8 @@ int main(int argc, char** argv) {
   app.add_option("--first-round", options.first_round, "number of the first round: how far from home");
   app.add_option("--in-flight", options.in_flight, "requests at a time")->check(CLI::Range(1, 100000));
   app.add_option("--value-bytes", options.value_bytes, "etcd: size of a value");
+  app.add_option("--server-pid", options.server_pid, "process whose CPU time is told");
+  app.add_option("--disk", options.disk, "block device, as \"vda\", whose flushes are told");
   CLI11_PARSE(app, argc, argv);
   kedge::bench::run(options);
 }

@@ -1,12 +1,16 @@
 """Programs that a part starts and ends, and what they use."""
 
+import bisect
 import contextlib
 import os
 import pathlib
 import signal
 import socket
 import subprocess
+import threading
+import time
 
+import machine
 from scenario import wait_until
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -29,10 +33,14 @@ def answers(port):
         return client.connect_ex(("::1", port)) == 0
 
 
+def _cpu_seconds_in(stat):
+    fields = stat.rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
 def cpu_seconds(pid):
     """User and system time that the process has used."""
-    fields = pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
+    return _cpu_seconds_in(pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="utf-8"))
 
 
 def _status(pid, name):
@@ -53,6 +61,59 @@ def switches(pid):
         with contextlib.suppress(OSError):
             total += _status(f"{pid}/task/{task.name}", "voluntary_ctxt_switches")
     return total
+
+
+class CpuSamples:
+    """What processes, their main threads and the whole machine have used of the CPUs, read at short intervals for as long as it is open; between two
+    readings it is taken as even."""
+
+    def __init__(self, pids, interval=0.1):
+        """`pids`: any key -> process id."""
+        self._interval = interval
+        self._files = {}
+        for key, pid in pids.items():
+            for what, path in (("all", f"/proc/{pid}/stat"), ("main thread", f"/proc/{pid}/task/{pid}/stat")):
+                self._files[what, key] = os.open(path, os.O_RDONLY)
+        self._at, self._readings = [], []
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self):
+        self._read()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_error):
+        self._ended.set()
+        self._thread.join()
+        self._read()
+        for file in self._files.values():
+            os.close(file)
+
+    def _run(self):
+        while not self._ended.wait(self._interval):
+            self._read()
+
+    def _read(self):
+        reading = {("machine", kind): seconds for kind, seconds in machine.cpu_times().items()}
+        for key, file in self._files.items():
+            try:
+                reading[key] = _cpu_seconds_in(os.pread(file, 1024, 0).decode())
+            except ProcessLookupError:
+                reading[key] = self._readings[-1][key] if self._readings else 0
+        self._at.append(time.monotonic_ns())
+        self._readings.append(reading)
+
+    def used(self, begin_ns, end_ns):
+        """("all" or "main thread", key), ("machine", "busy", "idle", "iowait" or "steal") -> seconds between the two times on the monotonic clock."""
+        begin, end = self._by(begin_ns), self._by(end_ns)
+        return {key: end[key] - begin[key] for key in end}
+
+    def _by(self, at_ns):
+        after = min(max(1, bisect.bisect_left(self._at, at_ns)), len(self._at) - 1)
+        (begin, first), (end, last) = ((self._at[i], self._readings[i]) for i in (after - 1, after))
+        share = min(max(0, (at_ns - begin) / (end - begin)), 1)
+        return {key: first[key] + share * (last[key] - first[key]) for key in last}
 
 
 @contextlib.contextmanager

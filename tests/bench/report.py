@@ -1,7 +1,9 @@
-"""What a part of the benchmark hands back, and how it is written: distributions, tables, goals and plots, as JSON and as Markdown."""
+"""What a part of the benchmark hands back, and how it is written: distributions, tables, goals and plots, as JSON and as Markdown. What a part's
+text on a page says of its goals is read here, too."""
 
 import dataclasses
 import math
+import re
 import statistics
 
 
@@ -34,11 +36,28 @@ class Distribution:
 SPREAD = ("min", "median", "p99", "max")
 
 
-def ratio(ours, theirs):
-    """How many times one figure is the other, as text: `12x`, `0.80x`."""
-    if not theirs:
+def ratio_spread(theirs, ours):
+    """How many times one's figure is the other's, as text: `0.97x (0.91-1.10)`. Both are lists of rounds, a figure or a list of samples each, where
+    round i of one and round i of the other took turns. First the ratio of the medians of all samples, then the least and the most of the rounds."""
+    theirs, ours = ([one if isinstance(one, list) else [one] for one in rounds] for rounds in (theirs, ours))
+    pairs = [(statistics.median(a), statistics.median(b)) for a, b in zip(theirs, ours) if a and b]
+    ratios = [a / b for a, b in pairs if b]
+    whole = [statistics.median(sum(rounds, [])) if any(rounds) else 0 for rounds in (theirs, ours)]
+    if not ratios or not whole[1]:
         return "-"
-    return f"{number(ours / theirs)}x"
+    spread = f" ({_times(min(ratios))}-{_times(max(ratios))})" if len(ratios) > 1 else ""
+    return f"{_times(whole[0] / whole[1])}x{spread}"
+
+
+def _times(value):
+    """Two places behind the point, or two or three significant digits where these would be too few or too many."""
+    return f"{value:.2g}" if value < 0.1 else f"{value:.2f}" if value < 10 else number(value)
+
+
+def extent(values):
+    """The smallest and the largest, as text: `12-15`; one alone when they look the same."""
+    least, most = number(min(values)), number(max(values))
+    return least if least == most else f"{least}-{most}"
 
 
 def number(value):
@@ -63,7 +82,7 @@ class Table:
     note: str = ""
 
     def markdown(self):
-        lines = [f"**{self.title}**", ""]
+        lines = [f"**{self.title}**", ""] if self.title else []
         lines.append("| " + " | ".join(self.columns) + " |")
         lines.append("| --- |" + " ---: |" * (len(self.columns) - 1))
         lines += ["| " + " | ".join(number(cell) for cell in row) + " |" for row in self.rows]
@@ -96,6 +115,16 @@ class Goal:
     def __post_init__(self):
         if not self.met and not self.limit:
             raise ValueError(f"goal {self.aim!r} was missed: say what limits it")
+
+
+GOAL_COLUMNS = ["goal", "seen", "met", "what limits it"]
+_GOAL_LINE = re.compile(r"^\| (.+) \| (.+) \| (yes|no) \| (.*) \|$", re.MULTILINE)
+
+
+def goals_in(text):
+    """The goals that a part's Markdown tells of."""
+    _, _, below = text.partition("**Goals**\n")
+    return [Goal(aim, seen, met == "yes", limit) for aim, seen, met, limit in _GOAL_LINE.findall(below)]
 
 
 @dataclasses.dataclass
@@ -141,8 +170,7 @@ class Part:
         for plot in self.plots:
             sections += [f"![{plot.title}]({images}/{plot.name}.svg)", ""]
         if self.goals:
-            sections += [Table("Goals", ["goal", "seen", "met", "what limits it"],
-                               [[g.aim, g.seen, "yes" if g.met else "no", g.limit] for g in self.goals]).markdown()]  # fmt: skip
+            sections += [Table("Goals", GOAL_COLUMNS, [[g.aim, g.seen, "yes" if g.met else "no", g.limit] for g in self.goals]).markdown()]
         if self.limits:
             sections += [f"What limits it: {self.limits}", ""]
         return "\n".join(sections)
