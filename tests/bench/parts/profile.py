@@ -25,7 +25,8 @@ FRR = {("ar2", "zebra"): "zebra", ("ar2", "bgpd"): "bgpd", ("ar2", "staticd"): "
 LIBRARIES = (
     ("[kernel", "kernel"), ("[unknown]", "kernel"), ("vdso", "kernel"), ("libgrpc", "gRPC"), ("libgpr", "gRPC"), ("libabsl", "gRPC"), ("libupb", "gRPC"),
     ("libprotobuf", "Protobuf"), ("librocksdb", "RocksDB"), ("jemalloc", "allocator"), ("libyang", "libyang"), ("libfrr", "libfrr"), ("libc.so", "libc"),
-    ("libstdc++", "libc"), ("libspdlog", "log"), ("libfmt", "log"),
+    ("libstdc++", "libc"), ("libspdlog", "log"), ("libfmt", "log"), ("ld-linux", "libc"), ("libcrypto", "TLS"), ("libssl", "TLS"), ("snappy", "RocksDB"),
+    ("lib", "other libraries"),
 )  # fmt: skip
 _OURS = re.compile(r"^(?:\S+ )?kedge::(?!v1::)")
 
