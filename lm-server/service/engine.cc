@@ -73,7 +73,7 @@ absl::Status Engine::start() {
   auto output = machine_.load(values->epoch(), values->revision(), *values, now(), &dropped);
   if (!output.ok()) return output.status();
   for (const auto& text : dropped) log_warning("binding_not_configured", "reason", text);
-  // Other threads read and check what this one takes over.
+  // Other threads read and check what this one takes over; RocksDB's are among them.
   const double taking_over = cpu_seconds(CLOCK_THREAD_CPUTIME_ID) - own;
   const double reading = std::max(0.0, cpu_seconds(CLOCK_PROCESS_CPUTIME_ID) - all - taking_over);
   log_info("store_loaded", "bindings", machine_.binding_count(), "epoch", values->epoch(), "revision",

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Measures Kedge beside what an operator would use instead; needs root.
 
-Prints tables, writes <output>/report.json, report.md and plots (SVG). --publish puts the results into docs/performance.md too, between the marks
+Prints tables, writes <output>/report.json, report.md and plots (SVG). --publish puts the results into the pages of docs/ too, between the marks
 of each part, and makes the summary of all that stands there anew. A part that fails is named at the end, and the others run all the same. Leaves
 nothing behind, also on Ctrl-C."""
 

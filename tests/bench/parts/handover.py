@@ -232,7 +232,7 @@ def _part(rounds):
     planned, broken = loss[PLANNED], loss[BREAK]
     goals = [
         Goal("planned moves lose nothing", f"{sum(planned.samples)} of {sent[PLANNED]:,}", sum(planned.samples) == 0,
-             f"{sum(x > 0 for x in planned.samples)} moves lost packets, at most {max(planned.samples)}: the redirect came after the old link had gone"
+             f"{sum(x > 0 for x in planned.samples)} moves lost packets, at most {max(planned.samples)}"
              if any(planned.samples) else "-"),
         Goal("break before make: 10 packets or fewer each way (median)", f"{broken.median:.0f} both ways", broken.median <= 20,
              "the time until the MN is heard and the two kernels are programmed"),
@@ -307,11 +307,14 @@ def _outliers(found):
 
 
 def _first_late(move, moves):
-    """The first stage whose delay, beyond the usual, makes up most of the gap's."""
-    def usual(values):
-        return statistics.median(value or 0 for value in values)
-
-    more = move["gap"] - usual(each["gap"] for each in moves)
-    late = {stage: ms for stage, ms in move["timeline"].items()
-            if ms is not None and ms - usual(each["timeline"].get(stage) for each in moves) > more / 2}  # fmt: skip
+    """The first stage whose delay, beyond the usual in its direction, makes up most of the gap's."""
+    usual = _towards(moves, move["to"] == HOME)
+    more = move["gap"] - statistics.median(each["gap"] for each in usual)
+    if more <= 0:
+        return None
+    late = {}
+    for stage, ms in move["timeline"].items():
+        known = [each["timeline"][stage] for each in usual if each["timeline"].get(stage) is not None]
+        if ms is not None and ms - statistics.median(known) > more / 2:
+            late[stage] = ms
     return min(late, key=late.get, default=None)

@@ -13,7 +13,7 @@ import time
 import machine
 import processes
 import scenario as scenarios
-from report import Distribution, Goal, Part, Plot, Table, number
+from report import Distribution, Goal, Part, Plot, Table, number, ratio_spread
 
 CORES = os.cpu_count()
 ROUTERS = 500
@@ -176,14 +176,14 @@ def _comparison_tables(found):
     rows = []
     for (in_flight, kind), rounds in found.items():
         rates = Distribution([r["per_second"] for r in rounds])
-        theirs = statistics.median(r["per_second"] for r in found[in_flight, PUT])
+        theirs = [r["per_second"] for r in found[in_flight, PUT]]
         rows.append([f"{in_flight} in flight: {kind}", min(rates.samples), rates.median, max(rates.samples),
                      statistics.median(r["p50_ms"] for r in rounds), statistics.median(r["p99_ms"] for r in rounds),
-                     f"{rates.median / theirs:.2f}x"])  # fmt: skip
+                     ratio_spread(rates.samples, theirs)])  # fmt: skip
     uses = {name: Use.of(rounds) for name, rounds in found.items()}
     return [
         Table("Operations a second, and ms until the answer (median of the rounds)",
-              ["", "min/s", "median/s", "max/s", "p50 ms", "p99 ms", "against etcd"], rows,
+              ["", "min/s", "median/s", "max/s", "p50 ms", "p99 ms", "against etcd (rounds)"], rows,
               "Same connections, disk and machine, without TLS; both answer after fdatasync. Attaches go as the speaker's own client sends "
               "them: four calls at a time for each of the three access routers, and what waits goes together; etcd's puts go one by one, or "
               "as many together in a transaction, four transactions at a time. With each attach the LM also serves the sessions of the access "
@@ -278,7 +278,9 @@ def _stages(log, begin_ns, end_ns):
     """What a restart's time went into, in seconds, by what the LM has logged; `cpu_*`: core-seconds while the bindings were loaded."""
     lines = {}
     for line in log.splitlines():
-        at, _level, event, *fields = line.split()
+        at, _level, event, *fields = [*line.split(), "", "", ""]
+        if event not in ("store_opened", "store_loaded", "ready"):
+            continue
         lines[event] = scenarios.timestamp_ns(at), dict(field.split("=", 1) for field in fields if "=" in field)
     (opened_at, opened), (loaded_at, loaded), (ready_at, _) = (lines[event] for event in ("store_opened", "store_loaded", "ready"))
     opening, loading = float(opened["seconds"]), float(loaded["seconds"])
@@ -299,7 +301,7 @@ def _restart_table(restarts):
         "program": "the program starts and reads its configuration", "opening": "RocksDB is opened",
         "loading": "all records are read, checked and taken over", "listening": "the server is made, and listens",
         "snapshot": "a speaker connects and has its snapshot", "all": "together",
-        "cpu_reading": "core-seconds of loading: reading and checking, other threads",
+        "cpu_reading": "core-seconds of loading: reading and checking, and RocksDB's own work, other threads",
         "cpu_taking_over": "core-seconds of loading: taking over, one thread",
     }  # fmt: skip
     spread = {key: Distribution([restart[key] for restart in restarts]) for key in labels}

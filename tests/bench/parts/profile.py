@@ -23,7 +23,7 @@ OURS = {("lm", "kedge-lm"): "LM", ("ar1", "kedge-speaker"): "speaker of the AR t
 FRR = {("ar2", "zebra"): "zebra", ("ar2", "bgpd"): "bgpd", ("ar2", "staticd"): "staticd"}
 # Where a sample was -> its name in the table: the first that is found in the file's name.
 LIBRARIES = (
-    ("[kernel", "kernel"), ("[unknown]", "kernel"), ("vdso", "kernel"), ("libgrpc", "gRPC"), ("libgpr", "gRPC"), ("libabsl", "gRPC"), ("libupb", "gRPC"),
+    ("vdso", "libc"), ("[", "kernel"), ("libgrpc", "gRPC"), ("libgpr", "gRPC"), ("libabsl", "gRPC"), ("libupb", "gRPC"),
     ("libprotobuf", "Protobuf"), ("librocksdb", "RocksDB"), ("jemalloc", "allocator"), ("libyang", "libyang"), ("libfrr", "libfrr"), ("libc.so", "libc"),
     ("libstdc++", "libc"), ("libspdlog", "log"), ("libfmt", "log"), ("ld-linux", "libc"), ("libcrypto", "TLS"), ("libssl", "TLS"), ("snappy", "RocksDB"),
     ("lib", "other libraries"),
@@ -78,7 +78,7 @@ def _short(symbol):
 
 
 def _heap(folder, binary, scratch):
-    """(MiB in use, owner) by the innermost function of ours that asked for it, in the last profile that it has left."""
+    """(MiB in use, owner) by the innermost function of ours that asked for it, in the last profile that it has left: of a moment towards the end of the storm."""
     profiles = sorted(folder.glob("heap.*.heap"), key=lambda path: path.stat().st_mtime_ns)
     if not profiles:
         raise processes.BenchError(f"{binary.name} left no heap profile in {folder}")

@@ -97,7 +97,6 @@ class StormLab:
         self.peer = swarms.Program(lab, "cn", "peer", "--local", scenarios.CN_ADDRESS, "--rate", RATE)
         self.at = HOME
         self.pids = {(node, name): pid for node, names in PROCESSES.items() for name, pid in daemons.pids(lab, node, names).items()}
-        self.pids[OBSERVER] = os.getpid()
 
     def close(self):
         self.swarm.close()
@@ -119,7 +118,8 @@ class StormLab:
         time.sleep(BETWEEN)
         source, target = self.at, _other(self.at)
         self.log.forget()
-        with CpuSamples(self.pids) as samples:
+        pids = {**self.pids, OBSERVER: os.getpid()}
+        with CpuSamples(pids) as samples:
             arrived = self.swarm.ask(f"move {target} {self.nodes} within {WITHIN} {how}", "arrived", 120)
             self._wait_settled()
         self.at = target
@@ -133,7 +133,8 @@ class StormLab:
             "solicited_again": arrived["solicited_again"], "ra_seconds": (arrived["last_ns"] - begin) / 1e9,
             "stages": stages, "swarm": swarm, "used": samples.used(begin, end), "reached": reached,
             "used_until": {stage: samples.used(begin, begin + int(seconds * 1e9)) for stage, seconds in reached.items()},
-            "memory": {key: resident_mib(pid) for key, pid in self.pids.items()},
+            "memory": {key: resident_mib(pid) for key, pid in pids.items()},
+            "missing": {stage: self.nodes - len(stages[stage]) for stage in MILESTONES},
         }  # fmt: skip
         found["counts"] = self._wait_exact()
         return found
@@ -228,7 +229,9 @@ def _by_kernel(lab):
 
 def run(bench):
     nodes = bench.samples(int(os.environ.get("KEDGE_STORM_NODES", "10000")), 300)
-    wanted = os.environ.get("KEDGE_STORM_INJECTORS", " ".join(INJECTORS)).split()
+    wanted = os.environ.get("KEDGE_STORM_INJECTORS", "").split() or list(INJECTORS)
+    if unknown := [name for name in wanted if name not in INJECTORS]:
+        raise BenchError(f"KEDGE_STORM_INJECTORS: {', '.join(unknown)}; there are: {', '.join(INJECTORS)}")
     found = {}
     for injector in wanted:
         bench.say(f"injector: {injector}")
@@ -312,15 +315,17 @@ class Milestone:
     label: str
     storm: str
     seconds: float
+    # Nodes that have never reached it.
+    missing: int
     goal: float
     nodes: int
     used: dict
 
     @classmethod
     def slowest(cls, stage, planned, nodes, goal):
-        name = max(planned, key=lambda name: planned[name]["reached"][stage])
+        name = max(planned, key=lambda name: (planned[name]["missing"][stage], planned[name]["reached"][stage]))
         storm = planned[name]
-        return cls(MILESTONES[stage], name, storm["reached"][stage], goal, nodes, storm["used_until"][stage])
+        return cls(MILESTONES[stage], name, storm["reached"][stage], storm["missing"][stage], goal, nodes, storm["used_until"][stage])
 
     @property
     def available(self):
@@ -467,4 +472,6 @@ def _reached(milestone):
     """Seen, met, what limits it."""
     if not milestone.seconds:
         return f"none was {milestone.label}", False, "see the log of the LM"
+    if milestone.missing:
+        return f"{milestone.missing:,} of {milestone.nodes:,} were never {milestone.label}", False, "see the log of the LM"
     return f"{milestone.seconds:.2f} s after the first one moved", milestone.seconds <= milestone.goal, milestone.shortly()
