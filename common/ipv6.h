@@ -9,7 +9,6 @@
 
 #include <array>
 #include <compare>
-#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <functional>
