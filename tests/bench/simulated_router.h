@@ -18,7 +18,7 @@ namespace kedge::bench {
 
 class SimulatedRouter {
  public:
-  // `on_end` runs when the LM has ended a session.
+  // `on_end` runs when a session that had its snapshot has ended.
   SimulatedRouter(boost::asio::any_io_executor executor, std::shared_ptr<grpc::Channel> channel, std::string name,
                   std::uint64_t incarnation, std::function<void(const absl::Status&)> on_end);
   SimulatedRouter(const SimulatedRouter&) = delete;
