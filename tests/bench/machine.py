@@ -5,7 +5,8 @@ import pathlib
 import platform
 import subprocess
 
-_TICKS = os.sysconf("SC_CLK_TCK")
+# Of the kernel's counts of CPU time, in a second.
+TICKS = os.sysconf("SC_CLK_TCK")
 # The columns of /proc/stat (proc(5)) by what became of the time.
 _CPU_TIMES = {"busy": (0, 1, 2, 5, 6), "idle": (3,), "iowait": (4,), "steal": (7,)}
 _PACKAGES = ("frr", "gobgpd", "exabgp", "etcd-server", "librocksdb7.8", "libgrpc++1.51", "libyang2", "nftables")
@@ -39,7 +40,7 @@ def cpu_times():
     (taken by the host of a virtual machine)."""
     with open("/proc/stat", encoding="ascii") as file:
         ticks = list(map(int, file.readline().split()[1:]))
-    return {name: sum(ticks[column] for column in columns) / _TICKS for name, columns in _CPU_TIMES.items()}
+    return {name: sum(ticks[column] for column in columns) / TICKS for name, columns in _CPU_TIMES.items()}
 
 
 def disk(folder):
