@@ -56,7 +56,7 @@ mapfile -t folders < <(find containerlab frr scripts tests -name 'test_*.py' -pr
     awk 'above == "" || index($0, above) != 1 { above = $0; print substr($0, 1, length($0) - 1) }')
 for folder in "${folders[@]}"; do
     name=pytest-${folder//\//-}
-    if [[ $folder == tests/lab/ ]]; then
+    if [[ $folder == tests/lab ]]; then
         stage "$name" /usr/bin/python3 scripts/run_modules.py --jobs "${TEST_LABS:-2}" --junit "$logs/$name.xml" "$folder"
     else
         stage "$name" /usr/bin/python3 -m pytest -q -p no:cacheprovider --junitxml="$logs/$name.xml" "$folder"

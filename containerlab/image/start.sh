@@ -148,7 +148,8 @@ start_frr() {
 	DAEMONS
     echo 'service integrated-vtysh-config' >/etc/frr/vtysh.conf
     install -d -o frr -g frr /var/log/frr /run/frr
-    /usr/lib/frr/frrinit.sh start >"$logs/frr.log" 2>&1 || fail "FRR does not start; see $logs/frr.log"
+    # The priority that Debian's frr.service gives it.
+    nice -n -5 /usr/lib/frr/frrinit.sh start >"$logs/frr.log" 2>&1 || fail "FRR does not start; see $logs/frr.log"
 }
 
 # The daemons' user, with the same number in all nodes: the labs' keys are its own (containerlab/make-pki).

@@ -479,7 +479,9 @@ void PacketAccessPlane::on_frame(std::size_t index, std::span<const std::uint8_t
     }
     schedule(mn, served);
   }
-  if (verdict.moved_away && heard.trigger == v1::TRIGGER_NEIGHBOUR_DISCOVERY) answer_solicitation(port, bytes);
+  if (heard.trigger == v1::TRIGGER_NEIGHBOUR_DISCOVERY && (verdict.served || verdict.moved_away)) {
+    answer_solicitation(port, bytes);
+  }
   const bool report = verdict.report && admit(heard.station, verdict, heard.at);
   if (!verdict.served) update_suppression(heard.station);
   if (!report) return;
@@ -598,8 +600,9 @@ bool PacketAccessPlane::send_advertisements(const LinkLayerAddress& mn, Served& 
 
 // RFC 4861, 7.3.3: a unicast neighbour solicitation. Where the address that we know of the MN is no more than a guess
 // it would stay unanswered, so a question to all nodes goes along, in a frame to this MN alone.
-// The kernel hears nothing of stations that are not let in. One that is here all the same, and has forgotten the
-// router's link-layer address, could not say so otherwise.
+// The kernel hears, and answers, those that are served, and these only with the link-local address that is known of
+// them: it would keep a neighbour for each other address. One that has moved away may be here all the same, or has not
+// heard yet that it has.
 void PacketAccessPlane::answer_solicitation(Port& port, std::span<const std::uint8_t> bytes) {
   const auto packet = parse_icmpv6_frame(bytes);
   if (!packet.ok() || packet->type() != Icmpv6Type::kNeighbourSolicitation) return;
@@ -607,6 +610,11 @@ void PacketAccessPlane::answer_solicitation(Port& port, std::span<const std::uin
   if (!solicitation.ok() || solicitation->target != config_.link_local) return;
   // Duplicate address detection.
   if (packet->addresses.source.is_unspecified()) return;
+  const auto served = served_.find(packet->addresses.link_source);
+  if (served != served_.end() && ports_[served->second.port].get() == &port &&
+      served->second.link_local == packet->addresses.source) {
+    return;
+  }
   send_frame(port, build_frame({.link_source = config_.link_layer_address,
                                 .link_destination = packet->addresses.link_source,
                                 .source = config_.link_local,

@@ -40,7 +40,7 @@ ArrivalTracker::Verdict ArrivalTracker::heard(const Frame& frame) {
   verdict.link_local = entry.seen_link_local.value_or(eui64_link_local(frame.station.link_layer_address));
   verdict.link_local_seen = entry.seen_link_local.has_value();
   verdict.link_unchanged = entry.link_unchanged;
-  verdict.moved_away = entry.moved_away && !(entry.guarded_until && frame.at < *entry.guarded_until);
+  verdict.moved_away = entry.moved_away;
   verdict.report = tells_of_arrival(frame, entry);
   if (verdict.report) {
     entry.reported_at = frame.at;

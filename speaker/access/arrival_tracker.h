@@ -63,7 +63,7 @@ class ArrivalTracker {
     bool link_local_seen = false;
     // It was moved away while it was served here, and its link has not changed since.
     bool link_unchanged = false;
-    // It was moved away some time ago: it is expected elsewhere, and may be here all the same.
+    // It was moved away: it is expected elsewhere, and may be here all the same.
     bool moved_away = false;
     // Until then further data frames of the station tell nothing new and need not be heard.
     std::optional<SteadyTime> data_unneeded_until;

@@ -8,10 +8,9 @@ namespace kedge::speaker {
 namespace {
 
 constexpr std::chrono::seconds kWarningInterval{10};
-// The kernel takes as long for one removal as for four additions; a link with thousands of MNs may go down.
+// A link with thousands of MNs may go down, or all of them may go to another AR: one transaction for many costs a
+// fraction of one for each.
 constexpr std::chrono::milliseconds kRemovalsTogether{100};
-// A filter made anew costs less than so many.
-constexpr std::size_t kMostRemovals = 300;
 
 // Who may tunnel to this AR. An AR does not send to itself.
 TunnelEnds tunnel_ends(const v1::Welcome& welcome, const std::set<Ipv6Address>& others) {
@@ -47,7 +46,7 @@ SourceGuard::SourceGuard(boost::asio::any_io_executor executor, Config config, A
   for (const auto& source : filter_.held()) sources_.adopt(source, std::chrono::steady_clock::now());
   // The kernel has them.
   sources_.take_change();
-  permitted_.Set(static_cast<double>(sources_.all().size()));
+  permitted_.Set(static_cast<double>(sources_.count()));
   wait();
 }
 
@@ -59,7 +58,7 @@ SourceGuard::~SourceGuard() {
 void SourceGuard::take_snapshot(const v1::Welcome& welcome, const std::map<Ipv6Prefix, const v1::Binding*>& records) {
   const auto now = std::chrono::steady_clock::now();
   for (const auto& prefix : sources_.prefixes()) {
-    if (!records.contains(prefix)) sources_.forget(prefix);
+    if (!records.contains(prefix)) sources_.end(prefix);
   }
   for (const auto& [prefix, record] : records) {
     if (record != nullptr) sources_.take(prefix, *record, now);
@@ -77,7 +76,7 @@ void SourceGuard::take(const std::map<Ipv6Prefix, const v1::Binding*>& records) 
 }
 
 void SourceGuard::forget(const Ipv6Prefix& prefix) {
-  sources_.forget(prefix);
+  sources_.forget(prefix, std::chrono::steady_clock::now());
   apply();
 }
 
@@ -107,9 +106,9 @@ void SourceGuard::apply_now() {
   removals_due_ = false;
   removals_timer_.cancel();
   const auto change = sources_.take_change();
-  permitted_.Set(static_cast<double>(sources_.all().size()));
+  permitted_.Set(static_cast<double>(sources_.count()));
   if (change.empty()) return;
-  if (!health_.ok() || change.removed.size() > kMostRemovals) return replace();
+  if (!health_.ok()) return replace();
   const auto status = filter_.change(change.added, change.removed);
   if (status.ok()) return;
   log_warning("source_guard_changed", "error", status.ToString(), "action", "made anew");
@@ -118,7 +117,7 @@ void SourceGuard::apply_now() {
 
 void SourceGuard::replace() {
   sources_.take_change();
-  permitted_.Set(static_cast<double>(sources_.all().size()));
+  permitted_.Set(static_cast<double>(sources_.count()));
   report(filter_.replace_all(sources_.all(), tunnels_));
 }
 

@@ -1,6 +1,6 @@
 #include "speaker/core/permitted_sources.h"
 
-#include <algorithm>
+#include <utility>
 
 #include "speaker/core/desired.h"
 
@@ -16,6 +16,12 @@ std::optional<PermittedSource> present_source(const v1::Binding& binding, const 
   const auto mn = LinkLayerAddress::parse(binding.attachment().link_layer_address());
   if (!prefix.ok() || !mn.ok()) return std::nullopt;
   return PermittedSource{binding.attachment().interface(), *mn, *prefix};
+}
+
+std::optional<PermittedSource> link_local_source(const v1::Binding& binding, const PermittedSource& present) {
+  const auto address = Ipv6Address::parse(binding.attachment().link_local());
+  if (!address.ok() || !address->is_link_local()) return std::nullopt;
+  return PermittedSource{present.interface, present.mn, Ipv6Prefix(*address, 128)};
 }
 
 void PermittedSources::permit(const PermittedSource& source) {
@@ -50,6 +56,7 @@ void PermittedSources::retire(Sources& sources, SteadyTime now) {
   sources.earlier.insert(*sources.present);
   earlier_.emplace(*sources.present, now);
   sources.present.reset();
+  set_link_local(sources, std::nullopt);
 }
 
 void PermittedSources::set_present(Sources& sources, const PermittedSource& source, SteadyTime now) {
@@ -61,13 +68,24 @@ void PermittedSources::set_present(Sources& sources, const PermittedSource& sour
   permit(source);
 }
 
+void PermittedSources::set_link_local(Sources& sources, const std::optional<PermittedSource>& link_local) {
+  if (sources.link_local == link_local) return;
+  if (link_local && link_locals_[*link_local]++ == 0) permit(*link_local);
+  const auto before = std::exchange(sources.link_local, link_local);
+  if (!before || --link_locals_.at(*before) > 0) return;
+  link_locals_.erase(*before);
+  prohibit(*before);
+}
+
 void PermittedSources::take(const Ipv6Prefix& prefix, const v1::Binding& binding, SteadyTime now) {
   const auto present = present_source(binding, self_);
   auto& sources = sources_[prefix];
+  sources.forgotten = false;
   if (present) {
     set_present(sources, *present, now);
+    set_link_local(sources, link_local_source(binding, *present));
   } else if (binding.attached_ar().empty() && binding.state() != v1::BINDING_STATE_DETACHED_GRACE) {
-    return forget(prefix);
+    return end(prefix);
   } else {
     retire(sources, now);
   }
@@ -82,10 +100,19 @@ void PermittedSources::take(const Ipv6Prefix& prefix, const v1::Binding& binding
   if (left != sources_.end() && !left->second.present && left->second.earlier.empty()) sources_.erase(left);
 }
 
-void PermittedSources::forget(const Ipv6Prefix& prefix) {
+void PermittedSources::forget(const Ipv6Prefix& prefix, SteadyTime now) {
+  const auto found = sources_.find(prefix);
+  if (found == sources_.end() || found->second.forgotten) return;
+  if (found->second.present) return end(prefix);
+  found->second.forgotten = true;
+  for (const auto& source : found->second.earlier) earlier_[source] = now;
+}
+
+void PermittedSources::end(const Ipv6Prefix& prefix) {
   const auto found = sources_.find(prefix);
   if (found == sources_.end()) return;
   if (found->second.present) prohibit(*found->second.present);
+  set_link_local(found->second, std::nullopt);
   for (const auto& source : found->second.earlier) {
     prohibit(source);
     earlier_.erase(source);
@@ -95,7 +122,9 @@ void PermittedSources::forget(const Ipv6Prefix& prefix) {
 
 std::vector<Ipv6Prefix> PermittedSources::prefixes() const {
   std::vector<Ipv6Prefix> prefixes;
-  for (const auto& [prefix, sources] : sources_) prefixes.push_back(prefix);
+  for (const auto& [prefix, sources] : sources_) {
+    if (!sources.forgotten) prefixes.push_back(prefix);
+  }
   return prefixes;
 }
 
@@ -131,7 +160,9 @@ void PermittedSources::link_down(const std::string& interface) {
 void PermittedSources::expire(SteadyTime now, std::chrono::milliseconds silence, const LastHeard& last_heard) {
   std::vector<PermittedSource> over;
   for (const auto& [source, since] : earlier_) {
-    if (std::max(since, last_heard(source.mn).value_or(since)) + silence <= now) over.push_back(source);
+    if (since + silence > now) continue;
+    const auto heard = sources_.at(source.prefix).forgotten ? since : last_heard(source.mn).value_or(since);
+    if (heard + silence <= now) over.push_back(source);
   }
   end_earlier(over);
 }

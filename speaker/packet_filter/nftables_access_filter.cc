@@ -2,13 +2,10 @@
 //
 //   prerouting  segment identifiers goto segments; access interfaces goto access
 //   segments    not from access interfaces; only from other ARs' locators
-//   access      "::" to groups of the link (duplicate address detection); jump sources
+//   access      "::" to groups of the link (duplicate address detection); jump discovery; jump sources
+//   discovery   nothing of routers, and solicitations of neighbours from link-local sources only
 //   output      no listener reports of the kernel to access interfaces: the access plane sends them
-//   sources     for each prefix length in use: interface . link-layer address . prefix, in a set of that length; of an
-//               MN that has any, fe80::/64 too
-//
-// From who has none, the kernel hears nothing at all: each solicitation with another link-layer address would take up
-// room in its neighbour table, and when that is full it answers nobody's any more.
+//   sources     for each prefix length in use: interface . link-layer address . prefix, in a set of that length
 //
 // It stands before routing, and before connection tracking (priority raw). What the speaker hears by its packet sockets
 // has been there before.
@@ -46,6 +43,7 @@ add set inet kedge_access interfaces { type ifname; }
 add set inet kedge_access segments { type ipv6_addr; }
 add set inet kedge_access peers { type ipv6_addr; }
 add chain inet kedge_access sources
+add chain inet kedge_access discovery
 add chain inet kedge_access access
 add chain inet kedge_access segments
 add chain inet kedge_access prerouting { type filter hook prerouting priority raw; policy accept; }
@@ -53,7 +51,10 @@ add chain inet kedge_access output { type filter hook output priority raw; polic
 add rule inet kedge_access segments iifname @interfaces counter name foreign_tunnels drop
 add rule inet kedge_access segments ip6 saddr @peers accept
 add rule inet kedge_access segments counter name foreign_tunnels drop
+add rule inet kedge_access discovery icmpv6 type { nd-router-solicit, nd-router-advert, nd-redirect } drop
+add rule inet kedge_access discovery icmpv6 type nd-neighbor-solicit ip6 saddr != fe80::/10 drop
 add rule inet kedge_access access ip6 saddr :: ip6 daddr ff02::/16 accept
+add rule inet kedge_access access meta l4proto ipv6-icmp jump discovery
 add rule inet kedge_access access jump sources
 add rule inet kedge_access access ip6 saddr fe80::/10 drop
 add rule inet kedge_access access counter name foreign_sources drop
@@ -62,9 +63,7 @@ add rule inet kedge_access prerouting iifname @interfaces goto access
 add rule inet kedge_access output oifname @interfaces icmpv6 type { mld-listener-report, mld2-listener-report } drop
 )";
 
-constexpr std::size_t kSkeletonRules = 10;
-
-const Ipv6Prefix kLinkLocal(Ipv6Address(Ipv6Address::Bytes{0xFE, 0x80}), 64);
+constexpr std::size_t kSkeletonRules = 13;
 
 std::string set_of(int length) { return absl::StrCat(kSourcesSet, length); }
 
@@ -128,11 +127,7 @@ class NftablesAccessFilter final : public AccessFilter {
     absl::StrAppend(&commands, elements("add", "interfaces", interfaces),
                     elements("add", "segments", texts(tunnels.segments)),
                     elements("add", "peers", texts(tunnels.peers)));
-    std::map<Node, int> nodes;
-    for (const auto& source : sources) ++nodes[{source.interface, source.mn}];
-    std::vector<PermittedSource> all(sources.begin(), sources.end());
-    for (const auto& [node, count] : nodes) all.push_back(link_local_of(node));
-    auto by_length = group(all);
+    auto by_length = group(sources);
     by_length.try_emplace(kUsualLength);
     std::set<int> lengths;
     for (const auto& [length, members] : by_length) {
@@ -142,44 +137,21 @@ class NftablesAccessFilter final : public AccessFilter {
     const auto status = nftables_.run(commands);
     if (!status.ok()) return status;
     lengths_ = std::move(lengths);
-    nodes_ = std::move(nodes);
     return status;
   }
 
   absl::Status change(const std::vector<PermittedSource>& added, const std::vector<PermittedSource>& removed) override {
-    std::map<Node, int> nodes;
-    for (const auto& source : added) ++nodes[{source.interface, source.mn}];
-    for (const auto& source : removed) --nodes[{source.interface, source.mn}];
-    auto opened = added;
-    auto closed = removed;
-    for (auto& [node, count] : nodes) {
-      const auto found = nodes_.find(node);
-      const int before = found == nodes_.end() ? 0 : found->second;
-      count += before;
-      if (before == 0 && count > 0) opened.push_back(link_local_of(node));
-      if (before > 0 && count <= 0) closed.push_back(link_local_of(node));
-    }
     SetChange change(kTableName);
-    for (const auto& source : opened) {
+    for (const auto& source : added) {
       if (!is_filtered(source)) continue;
       // An empty one does no harm when the rest cannot be done.
       if (auto status = make_length_once(source.prefix.length()); !status.ok()) return status;
       change.add(set_of(source.prefix.length()), key_of(source));
     }
-    for (const auto& source : closed) {
+    for (const auto& source : removed) {
       if (is_filtered(source)) change.remove(set_of(source.prefix.length()), key_of(source));
     }
-    if (change.empty()) return absl::OkStatus();
-    const auto status = change.commit(socket_);
-    if (!status.ok()) return status;
-    for (const auto& [node, count] : nodes) {
-      if (count > 0) {
-        nodes_[node] = count;
-      } else {
-        nodes_.erase(node);
-      }
-    }
-    return status;
+    return change.commit(socket_);
   }
 
   absl::StatusOr<Counters> counters() override {
@@ -197,11 +169,6 @@ class NftablesAccessFilter final : public AccessFilter {
   }
 
  private:
-  // Interface and link-layer address.
-  using Node = std::pair<std::string, LinkLayerAddress>;
-
-  static PermittedSource link_local_of(const Node& node) { return {node.first, node.second, kLinkLocal}; }
-
   // What an earlier run has left into held_; the rest is returned.
   absl::StatusOr<TunnelEnds> read() {
     TunnelEnds tunnels;
@@ -221,7 +188,7 @@ class NftablesAccessFilter final : public AccessFilter {
         } else if (absl::StartsWith(name, kSourcesSet) &&
                    absl::SimpleAtoi(name.substr(sizeof(kSourcesSet) - 1), &length)) {
           auto source = source_of(element.at("concat").items(), length);
-          if (source && source->prefix != kLinkLocal) held_.insert(*std::move(source));
+          if (source) held_.insert(*std::move(source));
         }
       }
     }
@@ -242,7 +209,7 @@ class NftablesAccessFilter final : public AccessFilter {
            config_.interfaces.end();
   }
 
-  std::map<int, std::vector<std::string>> group(const std::vector<PermittedSource>& sources) const {
+  std::map<int, std::vector<std::string>> group(const std::set<PermittedSource>& sources) const {
     std::map<int, std::vector<std::string>> by_length;
     for (const auto& source : sources) {
       if (is_filtered(source)) by_length[source.prefix.length()].push_back(element_of(source));
@@ -263,8 +230,6 @@ class NftablesAccessFilter final : public AccessFilter {
   std::set<PermittedSource> held_;
   // There is a set of each.
   std::set<int> lengths_;
-  // How many sources each has.
-  std::map<Node, int> nodes_;
 };
 
 }  // namespace

@@ -211,7 +211,7 @@ void speaker_permitted_sources(benchmark::State& state) {
   const auto take = [&] {
     const auto i = taken % count;
     const auto prefix = pool.nth(64, i);
-    sources.forget(prefix);
+    sources.end(prefix);
     sources.take(prefix, of_mn.at(taken++ / count % of_mn.size()).at(i), {});
   };
   while (taken < count) take();
@@ -219,7 +219,7 @@ void speaker_permitted_sources(benchmark::State& state) {
   for (auto _ : state) {
     take();
     const auto change = sources.take_change();
-    if (change.added.size() != 1 || change.removed.size() != 1) return state.SkipWithError("the MN did not change");
+    if (change.added.empty() || change.removed.empty()) return state.SkipWithError("the MN did not change");
   }
 }
 BENCHMARK(speaker_permitted_sources)->Arg(100)->Arg(10'000);

@@ -1,5 +1,5 @@
 """What access routers and the core hold, compared with what the bindings say that they should hold: the kernel's tables, the sources that the
-access links let in, what FRR is given to announce, and the core's BGP table, each of them exactly."""
+access links let in, what FRR is given to announce, and the core's BGP table, each of them exactly; and no neighbour on an access link but those."""
 
 import ipaddress
 import json
@@ -52,16 +52,33 @@ def _held_by_kernel(lab, ar):
 def permitted_sources(lab, ar):
     """(prefix, interface, link-layer address) of all that may come in by an access interface, beside link-local sources. None when there is no
     filter."""
+    sets = _access_filter(lab, ar)
+    if sets is None:
+        return None
+    found = set()
+    for name, elements in sets.items():
+        kind, _, length = name.partition("_")
+        if kind == "sources" and length:
+            found |= {(f"{e['concat'][2]}/{length}", *e["concat"][:2]) for e in elements}
+    return {source for source in found if not source[0].startswith("fe80:")}
+
+
+def _access_filter(lab, ar):
+    """Set -> elements."""
     answer = lab.run(ar, "nft", "-j", "list", "table", "inet", "kedge_access", check=False)
     if answer.returncode != 0:
         return None
-    sets = [item["set"] for item in json.loads(answer.stdout)["nftables"] if "set" in item]
+    return {item["set"]["name"]: item["set"].get("elem", []) for item in json.loads(answer.stdout)["nftables"] if "set" in item}
+
+
+def passing_neighbours(lab, ar):
+    """(interface, address) of what the kernel has learnt of the nodes on its access links: it takes up room that the neighbours of the other links
+    need, of which there is gc_thresh3. Nothing, where the access filter is."""
     found = set()
-    for one in sets:
-        kind, _, length = one["name"].partition("_")
-        if kind == "sources" and length:
-            found |= {(f"{e['concat'][2]}/{length}", *e["concat"][:2]) for e in one.get("elem", [])}
-    return {source for source in found if not source[0].startswith("fe80:")}
+    for interface in (_access_filter(lab, ar) or {}).get("interfaces", []):
+        neighbours = json.loads(lab.run(ar, "ip", "-6", "-j", "neigh", "show", "dev", interface, "nud", "all", check=False).stdout or "[]")
+        found |= {(interface, n["dst"]) for n in neighbours if not {"PERMANENT", "NOARP"}.intersection(n["state"])}
+    return found
 
 
 def _held_by_frr(lab, ar):
@@ -140,7 +157,8 @@ def _expected(bindings, nodes):
                 continue
             frr[attached][prefix] = 1
             bgp[prefix] = [(nodes[attached]["locator"], LOWEST_LOCAL_PREFERENCE)]
-    return {"kernel": kernel, "sources": sources, "frr": frr, "bgp": bgp, "holders": holders}
+    neighbours = {name: set() for name in nodes}
+    return {"kernel": kernel, "sources": sources, "neighbours": neighbours, "frr": frr, "bgp": bgp, "holders": holders}
 
 
 def _flat(value, path=()):
@@ -151,7 +169,7 @@ def _flat(value, path=()):
 
 def differences(lab, core="core", old_links_stay=False):
     """One line for each thing that is not as the bindings say; none when all is at rest and exact. While the link to an old access router stays
-    up, what that one still holds something for may be sent there, too."""
+    up, its node may send there, too, for some time."""
     answers = [lab.run("lm", "kedgectl", what, "-o", "json", check=False) for what in ("nodes", "bindings")]
     if any(answer.returncode != 0 for answer in answers):
         return ["the LM does not answer: " + "; ".join(answer.stderr.strip() for answer in answers)]
@@ -171,14 +189,16 @@ def differences(lab, core="core", old_links_stay=False):
     actual = {
         "kernel": {name: _held_by_kernel(lab, name) for name in infos},
         "sources": {name: permitted_sources(lab, name) for name in infos},
+        "neighbours": {name: passing_neighbours(lab, name) for name in infos},
         "frr": {name: _held_by_frr(lab, name) for name in infos},
         "bgp": _held_by_bgp(lab, core, [ipaddress.ip_network(pool) for info in infos.values() for pool in info["pools"]]),
         "holders": {b["prefix"]: {holder["ar"] for holder in b["holders"]} for b in bindings},
     }
     if old_links_stay:
+        nodes_of = {b["prefix"]: b["mn_id"] for b in bindings}
         for name, sources in actual["sources"].items():
             extra = (sources or set()) - desired["sources"][name]
-            actual["sources"][name] = sources and sources - {one for one in extra if name in actual["holders"].get(one[0], ())}
+            actual["sources"][name] = sources and sources - {one for one in extra if nodes_of.get(one[0]) == one[2]}
     wanted, held = _flat(desired), _flat(actual)
     return [
         f"{' '.join(map(str, key))}: {held.get(key, 'nothing')} instead of {wanted.get(key, 'nothing')}"

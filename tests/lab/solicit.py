@@ -1,9 +1,11 @@
 #!/usr/bin/python3 -IS
 """Sends one router solicitation on a port, as a mobile node of any link-layer address would, right or wrong in one way; or a flood of right ones
-from link-layer addresses drawn by lot, at an even rate, and prints how many have left. While the port is down, none leaves.
+from link-layer addresses drawn by lot, at an even rate, and prints how many have left. While the port is down, none leaves. Or has one mobile node
+solicit routers and the router fe80::1, as a neighbour, from so many invented addresses: link-local ones, and ones of its prefix's.
 
   solicit.py PORT MAC [FAULT]
   solicit.py PORT --flood COUNT SECONDS
+  solicit.py PORT --invent COUNT MAC PREFIX
 
 FAULT: hop-limit, checksum, option-zero, option-beyond, global-source, code, short.
 """
@@ -15,11 +17,13 @@ import sys
 import time
 
 ALL_ROUTERS = socket.inet_pton(socket.AF_INET6, "ff02::2")
-ICMPV6, ROUTER_SOLICITATION = 58, 133
+ROUTER = socket.inet_pton(socket.AF_INET6, "fe80::1")
+SOLICITED_NODE = socket.inet_pton(socket.AF_INET6, "ff02::1:ff00:1")
+ICMPV6, ROUTER_SOLICITATION, NEIGHBOUR_SOLICITATION = 58, 133, 135
 
 
-def checksum(source, message):
-    data = source + ALL_ROUTERS + struct.pack("!II", len(message), ICMPV6) + message
+def checksum(source, message, destination=ALL_ROUTERS):
+    data = source + destination + struct.pack("!II", len(message), ICMPV6) + message
     total = sum(struct.unpack(f"!{len(data + bytes(len(data) % 2)) // 2}H", data + bytes(len(data) % 2)))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
@@ -37,6 +41,23 @@ def frame(mac, fault):
     message = message[:2] + struct.pack("!H", value) + message[4:]
     header = struct.pack("!IHBB", 6 << 28, len(message), ICMPV6, 64 if fault == "hop-limit" else 255)
     return bytes.fromhex("333300000002") + mac + struct.pack("!H", 0x86DD) + header + source + ALL_ROUTERS + message
+
+
+def icmpv6(mac, source, destination, message):
+    message = message[:2] + struct.pack("!H", checksum(source, message, destination)) + message[4:]
+    header = struct.pack("!IHBB", 6 << 28, len(message), ICMPV6, 255)
+    return b"\x33\x33" + destination[12:] + mac + struct.pack("!H", 0x86DD) + header + source + destination + message
+
+
+def invent(port, count, mac, prefix):
+    networks = [socket.inet_pton(socket.AF_INET6, text)[:8] for text in ("fe80::", prefix.split("/")[0])]
+    option = b"\x01\x01" + mac
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as out:
+        out.bind((port, 0))
+        for number in range(count):
+            source = networks[number % 2] + random.randbytes(8)
+            out.send(icmpv6(mac, source, SOLICITED_NODE, struct.pack("!BBHI", NEIGHBOUR_SOLICITATION, 0, 0, 0) + ROUTER + option))
+            out.send(icmpv6(mac, source, ALL_ROUTERS, struct.pack("!BBHI", ROUTER_SOLICITATION, 0, 0, 0) + option))
 
 
 def flood(port, count, seconds):
@@ -61,6 +82,9 @@ def flood(port, count, seconds):
 def main():
     if sys.argv[2] == "--flood":
         flood(sys.argv[1], int(sys.argv[3]), float(sys.argv[4]))
+        return
+    if sys.argv[2] == "--invent":
+        invent(sys.argv[1], int(sys.argv[3]), bytes.fromhex(sys.argv[4].replace(":", "")), sys.argv[5])
         return
     port, mac, fault = sys.argv[1], bytes.fromhex(sys.argv[2].replace(":", "")), (sys.argv[3:] or [None])[0]
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as out:

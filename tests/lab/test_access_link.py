@@ -1,5 +1,5 @@
 """What an access link can do to the network: sources that are not the sender's, other nodes' prefixes, segment identifiers, and a flood of
-solicitations from invented addresses."""
+solicitations from invented addresses, of a stranger's or its own."""
 
 import json
 import re
@@ -8,7 +8,7 @@ import time
 
 import pytest
 import scenario as scenarios
-from audit import audit, permitted_sources
+from audit import audit, passing_neighbours, permitted_sources
 from mobile import Mobile, finish, flow_to, say
 
 LAB = "metered_lab"
@@ -229,6 +229,19 @@ def test_a_flood_of_solicitations_starves_nobody_and_does_not_fill_the_store(lab
     assert lost == {"legitimate": 0, "moving": 0}
     assert 0 < bindings <= most
     assert counted["arrivals_limited"] > counted["arrivals"]
+
+
+def test_a_node_with_many_addresses_does_not_cut_its_router_off(lab, mn1, tmp_path, capsys, request):
+    """The kernel keeps a neighbour for each that solicits, and of all links together not more than gc_thresh3, 1,024: then it has no room for the
+    next hop of the uplink either."""
+    with flow_to(lab, tmp_path, mn1) as flow:
+        flow.wait_for_traffic()
+        lab.run("mn1", "/usr/bin/python3", SOLICIT, "eth1", "--invent", 5000, lab.mn_id("mn1"), mn1.prefix)
+        flow.wait_for_traffic()
+        assert passing_neighbours(lab, "ar1") == set()
+        lost = finish(capsys, request, mn1, own=flow)
+    assert lost == {"own": 0}
+    audit(lab)
 
 
 def test_a_node_comes_to_a_link_that_is_flooded(lab, events, mn1, tmp_path, capsys, request):

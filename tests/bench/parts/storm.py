@@ -8,6 +8,7 @@ import re
 import subprocess
 import time
 
+import audit
 import daemons
 import scenario as scenarios
 import swarms
@@ -175,6 +176,8 @@ class StormLab:
             sid = f"[ {DELIVER_SIDS[_other(ar)]} ]"
             found[f"{ar}: tunnels"] = (sum(sid in tunnels.get(p, "") for p in prefixes), redirect)
             found[f"{ar}: any route"] = (len(mobile) + len(tunnels), deliver + 2 * redirect)
+            # Each takes up room that the next hops of the uplink need.
+            found[f"{ar}: neighbours that the kernel has learnt on the access link"] = (len(audit.passing_neighbours(self.lab, ar)), 0)
         return found
 
     def _best_paths(self):

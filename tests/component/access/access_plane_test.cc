@@ -293,6 +293,36 @@ class AccessPlaneTest : public testing::Test {
     plane_->release(kMnMac);
   }
 
+  std::vector<std::uint8_t> solicit_router(const Ipv6Address& from) const {
+    const auto group = solicited_node_address(config_.link_local);
+    return build_frame({.link_source = kMnMac,
+                        .link_destination = multicast_link_layer_address(group),
+                        .source = from,
+                        .destination = group},
+                       NeighbourSolicitation{.target = config_.link_local, .source_link_layer_address = kMnMac});
+  }
+  // The router's address is not the kernel's, which would answer.
+  void keep_the_kernel_out() { ar_->exec("ip addr del fe80::1/64 dev acc0"); }
+  // An answer to the fake MN is among what has come since the last look.
+  bool has_found_router(const Wire& wire) const {
+    bool found = false;
+    for (const auto& received : wire.received()) {
+      const auto packet = parse_icmpv6_frame(received);
+      if (!packet.ok() || packet->type() != Icmpv6Type::kNeighbourAdvertisement) continue;
+      const auto advertisement = parse_neighbour_advertisement(*packet);
+      found =
+          found || (advertisement.ok() && packet->addresses.link_destination == kMnMac && advertisement->solicited &&
+                    advertisement->target_link_layer_address == config_.link_layer_address);
+    }
+    return found;
+  }
+  bool finds_router(const Wire& wire, const Ipv6Address& from) {
+    return until([&] {
+      wire.send(solicit_router(from));
+      return has_found_router(wire);
+    });
+  }
+
   int before_ = -1;
   std::optional<Namespace> ar_;
   std::optional<Namespace> mn_;
@@ -646,32 +676,51 @@ TEST_F(AccessPlaneTest, FramesCountAgainWhenTheGuardHasRunOut) {
   }));
 }
 
-// The kernel hears nothing of a station that is not let in.
+// The kernel hears nothing of a station that is not let in, nor by another link-local address than is known.
 TEST_F(AccessPlaneTest, AnMnThatWasMovedAwayFindsTheRouterAgain) {
   config_.overlap_guard = milliseconds(0);
   use_fake_mn();
   const Wire wire(*mn_, "port0");
   ASSERT_NO_FATAL_FAILURE(come_and_be_moved_away(wire));
-  // What the kernel would answer is kept out.
-  ar_->exec("ip addr del fe80::1/64 dev acc0");
-  const auto target = config_.link_local;
-  const auto frame = build_frame({.link_source = kMnMac,
-                                  .link_destination = multicast_link_layer_address(solicited_node_address(target)),
-                                  .source = eui64_link_local(kMnMac),
-                                  .destination = solicited_node_address(target)},
-                                 NeighbourSolicitation{.target = target, .source_link_layer_address = kMnMac});
-  EXPECT_TRUE(until([&] {
-    wire.send(frame);
-    for (const auto& received : wire.received()) {
-      const auto packet = parse_icmpv6_frame(received);
-      if (!packet.ok() || packet->type() != Icmpv6Type::kNeighbourAdvertisement) continue;
-      const auto advertisement = parse_neighbour_advertisement(*packet);
-      if (advertisement.ok() && packet->addresses.link_destination == kMnMac && advertisement->solicited) {
-        return advertisement->target_link_layer_address == config_.link_layer_address;
-      }
-    }
-    return false;
-  }));
+  ASSERT_NO_FATAL_FAILURE(keep_the_kernel_out());
+  EXPECT_TRUE(finds_router(wire, eui64_link_local(kMnMac)));
+}
+
+TEST_F(AccessPlaneTest, AnMnOfAPlannedMoveFindsTheOldRouterForAsLongAsItsLinkIsUp) {
+  config_.overlap_guard = seconds(600);
+  use_fake_mn();
+  const Wire wire(*mn_, "port0");
+  ASSERT_NO_FATAL_FAILURE(come_and_be_moved_away(wire));
+  ASSERT_NO_FATAL_FAILURE(keep_the_kernel_out());
+  arrivals_.clear();
+  EXPECT_TRUE(finds_router(wire, address("2001:db8:1:1::11")));
+  EXPECT_EQ(count(kMnMac), 0U);
+}
+
+TEST_F(AccessPlaneTest, AnMnThatIsServedFindsTheRouterByAnyOfItsAddresses) {
+  use_fake_mn();
+  const Wire wire(*mn_, "port0");
+  wire.send(solicitation(kMnMac));
+  ASSERT_TRUE(heard(kMnMac));
+  plane_->serve(kMnMac, eui64_link_local(kMnMac), "acc0", {});
+  ASSERT_NO_FATAL_FAILURE(keep_the_kernel_out());
+  EXPECT_TRUE(finds_router(wire, address("2001:db8:1:1::11")));
+  EXPECT_TRUE(finds_router(wire, address("fe80::1234")));
+  // By the one that is known it is the kernel that answers.
+  barrier(wire);
+  wire.received();
+  wire.send(solicit_router(eui64_link_local(kMnMac)));
+  barrier(wire);
+  EXPECT_FALSE(has_found_router(wire));
+}
+
+TEST_F(AccessPlaneTest, AStrangerIsNotAnswered) {
+  use_fake_mn();
+  const Wire wire(*mn_, "port0");
+  ASSERT_NO_FATAL_FAILURE(keep_the_kernel_out());
+  wire.send(solicit_router(eui64_link_local(kMnMac)));
+  barrier(wire);
+  EXPECT_FALSE(has_found_router(wire));
 }
 
 TEST_F(AccessPlaneTest, TheSameMnOnTwoPortsIsServedOnTheNewest) {

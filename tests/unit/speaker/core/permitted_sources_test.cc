@@ -12,6 +12,7 @@ using ::testing::IsEmpty;
 using ::testing::UnorderedElementsAre;
 
 constexpr char kPrefix[] = "2001:db8:1000:1::/64";
+constexpr char kLinkLocal[] = "fe80::ff:fe00:11";
 constexpr char kMn[] = "02:00:00:00:00:11";
 constexpr char kOtherMn[] = "02:00:00:00:00:22";
 
@@ -20,6 +21,10 @@ LinkLayerAddress mn(const std::string& text = kMn) { return *LinkLayerAddress::p
 PermittedSource source(const std::string& interface = "eth2", const std::string& of = kMn,
                        const std::string& from = kPrefix) {
   return {interface, mn(of), prefix(from)};
+}
+
+PermittedSource link_local(const std::string& interface = "eth2", const std::string& address = kLinkLocal) {
+  return {interface, mn(), prefix(address + "/128")};
 }
 
 v1::Binding attached(const std::string& ar, const std::string& interface = "eth2", const std::string& of = kMn) {
@@ -31,7 +36,7 @@ v1::Binding attached(const std::string& ar, const std::string& interface = "eth2
   binding.set_state(v1::BINDING_STATE_MOVING);
   binding.mutable_attachment()->set_interface(interface);
   binding.mutable_attachment()->set_link_layer_address(of);
-  binding.mutable_attachment()->set_link_local("fe80::ff:fe00:11");
+  binding.mutable_attachment()->set_link_local(kLinkLocal);
   binding.add_holders()->set_ar("ar1");
   if (ar != "ar1") binding.add_holders()->set_ar(ar);
   return binding;
@@ -51,6 +56,16 @@ class PermittedSourcesTest : public ::testing::Test {
     sources_.expire(now_, 10s, [this](const LinkLayerAddress&) { return heard_; });
   }
 
+  // Prefixes; what is permitted beside them has tests of its own.
+  std::set<PermittedSource> permitted() const {
+    std::set<PermittedSource> found;
+    for (const auto& source : sources_.all()) {
+      if (!source.prefix.address().is_link_local()) found.insert(source);
+    }
+    EXPECT_EQ(found.size(), sources_.count());
+    return found;
+  }
+
   PermittedSources sources_{"ar1"};
   SteadyTime now_ = SteadyTime() + 1h;
   std::optional<SteadyTime> heard_;
@@ -58,15 +73,15 @@ class PermittedSourcesTest : public ::testing::Test {
 
 TEST_F(PermittedSourcesTest, AnMnSendsFromItsPrefixWhereItIsAttached) {
   take(attached("ar1"));
-  EXPECT_THAT(sources_.all(), ElementsAre(source()));
-  EXPECT_THAT(sources_.take_change().added, ElementsAre(source()));
+  EXPECT_THAT(permitted(), ElementsAre(source()));
+  EXPECT_THAT(sources_.take_change().added, UnorderedElementsAre(source(), link_local()));
   take(attached("ar1"));
   EXPECT_TRUE(sources_.take_change().empty());
 }
 
 TEST_F(PermittedSourcesTest, WhatIsAttachedElsewhereIsNotLetInHere) {
   take(attached("ar2"));
-  EXPECT_THAT(sources_.all(), IsEmpty());
+  EXPECT_THAT(permitted(), IsEmpty());
 }
 
 TEST_F(PermittedSourcesTest, InAPlannedMoveTheOldLinkStaysOpenUntilItGoes) {
@@ -74,11 +89,11 @@ TEST_F(PermittedSourcesTest, InAPlannedMoveTheOldLinkStaysOpenUntilItGoes) {
   take(attached("ar2"));
   now_ += 9s;
   expire();
-  EXPECT_THAT(sources_.all(), ElementsAre(source()));
+  EXPECT_THAT(permitted(), ElementsAre(source()));
   sources_.link_down("eth3");
-  EXPECT_THAT(sources_.all(), ElementsAre(source()));
+  EXPECT_THAT(permitted(), ElementsAre(source()));
   sources_.link_down("eth2");
-  EXPECT_THAT(sources_.all(), IsEmpty());
+  EXPECT_THAT(permitted(), IsEmpty());
 }
 
 TEST_F(PermittedSourcesTest, TheOldLinkClosesWhenItsNodeHasBeenSilentThereForLong) {
@@ -88,10 +103,10 @@ TEST_F(PermittedSourcesTest, TheOldLinkClosesWhenItsNodeHasBeenSilentThereForLon
   heard_ = now_;
   now_ += 9s;
   expire();
-  EXPECT_THAT(sources_.all(), ElementsAre(source()));
+  EXPECT_THAT(permitted(), ElementsAre(source()));
   now_ += 1s;
   expire();
-  EXPECT_THAT(sources_.all(), IsEmpty());
+  EXPECT_THAT(permitted(), IsEmpty());
 }
 
 TEST_F(PermittedSourcesTest, ALinkThatFlapsFindsItsSourcesOpen) {
@@ -101,33 +116,33 @@ TEST_F(PermittedSourcesTest, ALinkThatFlapsFindsItsSourcesOpen) {
   take(detached(attached("ar1"), v1::BINDING_STATE_DETACHED_GRACE));
   now_ += 1h;
   expire();
-  EXPECT_THAT(sources_.all(), ElementsAre(source()));
+  EXPECT_THAT(permitted(), ElementsAre(source()));
 }
 
 TEST_F(PermittedSourcesTest, NothingIsLeftOfANodeThatIsDetachedForGood) {
   take(attached("ar1"));
   take(attached("ar2"));
   take(detached(attached("ar2"), v1::BINDING_STATE_DETACHED_GRACE));
-  EXPECT_THAT(sources_.all(), ElementsAre(source()));
+  EXPECT_THAT(permitted(), ElementsAre(source()));
   take(detached(attached("ar2"), v1::BINDING_STATE_DETACHED));
-  EXPECT_THAT(sources_.all(), IsEmpty());
+  EXPECT_THAT(permitted(), IsEmpty());
 }
 
 TEST_F(PermittedSourcesTest, NothingIsLeftOfAPrefixThatIsForgotten) {
   take(attached("ar1"));
   take(attached("ar1", "eth3"));
-  sources_.forget(prefix());
-  EXPECT_THAT(sources_.all(), IsEmpty());
+  sources_.forget(prefix(), now_);
+  EXPECT_THAT(permitted(), IsEmpty());
   EXPECT_FALSE(sources_.has_earlier());
 }
 
 TEST_F(PermittedSourcesTest, BetweenTwoPortsOfOneRouterBothAreOpenForAWhile) {
   take(attached("ar1", "eth2"));
   take(attached("ar1", "eth3"));
-  EXPECT_THAT(sources_.all(), UnorderedElementsAre(source("eth2"), source("eth3")));
+  EXPECT_THAT(permitted(), UnorderedElementsAre(source("eth2"), source("eth3")));
   now_ += 10s;
   expire();
-  EXPECT_THAT(sources_.all(), ElementsAre(source("eth3")));
+  EXPECT_THAT(permitted(), ElementsAre(source("eth3")));
 }
 
 TEST_F(PermittedSourcesTest, ADepartureClosesTheLinkForThatNodeOnly) {
@@ -139,22 +154,25 @@ TEST_F(PermittedSourcesTest, ADepartureClosesTheLinkForThatNodeOnly) {
   other.set_attached_ar("ar2");
   take(other);
   sources_.departed(mn(), "eth2");
-  EXPECT_THAT(sources_.all(), ElementsAre(source("eth2", kOtherMn, "2001:db8:1000:2::/64")));
+  EXPECT_THAT(permitted(), ElementsAre(source("eth2", kOtherMn, "2001:db8:1000:2::/64")));
 }
 
-TEST_F(PermittedSourcesTest, AReturnIsNoChangeForTheKernel) {
+TEST_F(PermittedSourcesTest, AReturnOpensForDiscoveryAloneWhatIsOpenOtherwise) {
   take(attached("ar1"));
-  take(attached("ar2"));
   sources_.take_change();
+  take(attached("ar2"));
+  EXPECT_THAT(sources_.take_change().removed, ElementsAre(link_local()));
   take(attached("ar1"));
-  EXPECT_TRUE(sources_.take_change().empty());
+  const auto change = sources_.take_change();
+  EXPECT_THAT(change.added, ElementsAre(link_local()));
+  EXPECT_THAT(change.removed, IsEmpty());
   EXPECT_FALSE(sources_.has_earlier());
 }
 
 TEST_F(PermittedSourcesTest, APrefixThatGoesToAnotherNodeIsClosedToTheFirst) {
   take(attached("ar1"));
   take(attached("ar1", "eth2", kOtherMn));
-  EXPECT_THAT(sources_.all(), ElementsAre(source("eth2", kOtherMn)));
+  EXPECT_THAT(permitted(), ElementsAre(source("eth2", kOtherMn)));
 }
 
 TEST_F(PermittedSourcesTest, WhatComesFromAnEndedPrefixComesInToBeAnswered) {
@@ -163,26 +181,96 @@ TEST_F(PermittedSourcesTest, WhatComesFromAnEndedPrefixComesInToBeAnswered) {
   ended.set_home_ar("ar2");
   ended.set_released(true);
   take(ended);
-  EXPECT_THAT(sources_.all(), ElementsAre(source()));
+  EXPECT_THAT(permitted(), ElementsAre(source()));
 }
 
 TEST_F(PermittedSourcesTest, WhatAnEarlierRunHasPermittedIsAnEarlierLinkUntilARecordSaysMore) {
-  sources_.adopt(source(), now_);
-  sources_.adopt(source("eth3", kOtherMn, "2001:db8:1000:2::/64"), now_);
+  for (const auto& left : {source(), source("eth3", kOtherMn, "2001:db8:1000:2::/64"), link_local()}) {
+    sources_.adopt(left, now_);
+  }
   sources_.take_change();
+  EXPECT_THAT(sources_.prefixes(), UnorderedElementsAre(prefix(), prefix("2001:db8:1000:2::/64"), link_local().prefix));
+  // No record is of a link-local address.
+  sources_.end(link_local().prefix);
   take(attached("ar1"));
   EXPECT_TRUE(sources_.take_change().empty());
-  EXPECT_THAT(sources_.prefixes(), ElementsAre(prefix(), prefix("2001:db8:1000:2::/64")));
   now_ += 10s;
   expire();
-  EXPECT_THAT(sources_.all(), ElementsAre(source()));
+  EXPECT_THAT(permitted(), ElementsAre(source()));
+}
+
+TEST_F(PermittedSourcesTest, AnMnThatMayNotHaveHeardOfItsMoveSendsOnWhereItWas) {
+  take(attached("ar1"));
+  take(attached("ar2"));
+  now_ += 5s;
+  sources_.forget(prefix(), now_);
+  EXPECT_THAT(sources_.prefixes(), IsEmpty());
+  now_ += 9s;
+  // Not for longer, whether it is heard or not, and however often this AR is told to let go.
+  heard_ = now_;
+  sources_.forget(prefix(), now_);
+  expire();
+  EXPECT_THAT(permitted(), ElementsAre(source()));
+  now_ += 1s;
+  expire();
+  EXPECT_THAT(permitted(), IsEmpty());
+  EXPECT_FALSE(sources_.has_earlier());
+}
+
+TEST_F(PermittedSourcesTest, WhereAnMnHasForgottenPrefixesTheyEndWithTheLinkOrComeBack) {
+  take(attached("ar1"));
+  take(attached("ar2"));
+  sources_.forget(prefix(), now_);
+  sources_.link_down("eth2");
+  EXPECT_THAT(permitted(), IsEmpty());
+
+  take(attached("ar1"));
+  take(attached("ar2"));
+  sources_.forget(prefix(), now_);
+  take(attached("ar1"));
+  now_ += 1h;
+  expire();
+  EXPECT_THAT(permitted(), ElementsAre(source()));
+  EXPECT_THAT(sources_.prefixes(), ElementsAre(prefix()));
+}
+
+TEST_F(PermittedSourcesTest, TheKernelHearsTheLinkLocalAddressThatIsKnownAndOnlyWhereItsMnIs) {
+  take(attached("ar1"));
+  auto other = attached("ar1");
+  other.set_prefix("2001:db8:1000:2::/64");
+  take(other);
+  EXPECT_TRUE(sources_.all().contains(link_local()));
+  EXPECT_EQ(sources_.all().size(), 3U);
+  // One of its prefixes goes.
+  take(detached(other, v1::BINDING_STATE_DETACHED));
+  EXPECT_TRUE(sources_.all().contains(link_local()));
+  // Another address turns out to be its own.
+  auto corrected = attached("ar1");
+  corrected.mutable_attachment()->set_link_local("fe80::1234");
+  take(corrected);
+  EXPECT_FALSE(sources_.all().contains(link_local()));
+  EXPECT_TRUE(sources_.all().contains(link_local("eth2", "fe80::1234")));
+  take(attached("ar1", "eth3"));
+  EXPECT_TRUE(sources_.all().contains(link_local("eth3")));
+  EXPECT_FALSE(sources_.all().contains(link_local("eth2", "fe80::1234")));
+  take(attached("ar2"));
+  EXPECT_THAT(sources_.all(), UnorderedElementsAre(source("eth2"), source("eth3")));
+}
+
+TEST_F(PermittedSourcesTest, NoOtherSourceIsTakenForALinkLocalOne) {
+  for (const std::string address : {"", "nonsense", "2001:db8:1000:9::1"}) {
+    auto binding = attached("ar1");
+    binding.mutable_attachment()->set_link_local(address);
+    take(binding);
+    EXPECT_THAT(sources_.all(), ElementsAre(source())) << address;
+  }
 }
 
 TEST_F(PermittedSourcesTest, AnAddressThatIsNoneLetsNothingIn) {
   auto binding = attached("ar1");
   binding.mutable_attachment()->set_link_layer_address("nonsense");
   take(binding);
-  EXPECT_THAT(sources_.all(), IsEmpty());
+  EXPECT_THAT(permitted(), IsEmpty());
 }
 
 }  // namespace
