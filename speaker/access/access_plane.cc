@@ -79,6 +79,7 @@ class PacketAccessPlane final : public AccessPlane {
   void release_after_restart(const LinkLayerAddress& mn) override;
   void refuse(const LinkLayerAddress& mn, milliseconds pause) override;
   std::optional<SteadyTime> last_heard(const LinkLayerAddress& mn) const override;
+  std::optional<SteadyTime> last_heard_on(const std::string& interface, const LinkLayerAddress& mn) const override;
   void probe(const LinkLayerAddress& mn, const Ipv6Address& link_local, const std::string& interface,
              std::function<void(bool)> answered) override;
   AccessCounters counters() const override { return counters_; }
@@ -479,7 +480,8 @@ void PacketAccessPlane::on_frame(std::size_t index, std::span<const std::uint8_t
     }
     schedule(mn, served);
   }
-  if (heard.trigger == v1::TRIGGER_NEIGHBOUR_DISCOVERY && (verdict.served || verdict.moved_away)) {
+  if (heard.trigger == v1::TRIGGER_NEIGHBOUR_DISCOVERY &&
+      (verdict.served || verdict.moved_away || (is_let_in && is_let_in(mn, port.name)))) {
     answer_solicitation(port, bytes);
   }
   const bool report = verdict.report && admit(heard.station, verdict, heard.at);
@@ -600,9 +602,9 @@ bool PacketAccessPlane::send_advertisements(const LinkLayerAddress& mn, Served& 
 
 // RFC 4861, 7.3.3: a unicast neighbour solicitation. Where the address that we know of the MN is no more than a guess
 // it would stay unanswered, so a question to all nodes goes along, in a frame to this MN alone.
-// The kernel hears, and answers, those that are served, and these only with the link-local address that is known of
-// them: it would keep a neighbour for each other address. One that has moved away may be here all the same, or has not
-// heard yet that it has.
+// The kernel hears, and answers, those that are here, and these only with the link-local address that is known of them:
+// it would keep a neighbour for each other address. One that has moved away may be here all the same, or has not heard
+// yet that it has; one that is let in may not be served yet, or not any more, while the LM is away.
 void PacketAccessPlane::answer_solicitation(Port& port, std::span<const std::uint8_t> bytes) {
   const auto packet = parse_icmpv6_frame(bytes);
   if (!packet.ok() || packet->type() != Icmpv6Type::kNeighbourSolicitation) return;
@@ -717,6 +719,17 @@ std::optional<SteadyTime> PacketAccessPlane::last_heard(const LinkLayerAddress& 
     heard = std::max(heard, filter_->last_data(ports_[served->second.port]->index, mn));
   }
   return heard;
+}
+
+std::optional<SteadyTime> PacketAccessPlane::last_heard_on(const std::string& interface,
+                                                           const LinkLayerAddress& mn) const {
+  const auto port = std::find_if(ports_.begin(), ports_.end(), [&](const auto& p) { return p->name == interface; });
+  if (port == ports_.end()) return std::nullopt;
+  const auto index = static_cast<std::size_t>(port - ports_.begin());
+  const auto heard = tracker_.last_heard({.port = index, .link_layer_address = mn});
+  const auto served = served_.find(mn);
+  if (served == served_.end() || served->second.port != index) return heard;
+  return std::max(heard, filter_->last_data((*port)->index, mn));
 }
 
 void PacketAccessPlane::probe(const LinkLayerAddress& mn, const Ipv6Address& link_local, const std::string& interface,

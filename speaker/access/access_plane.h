@@ -111,6 +111,8 @@ class AccessPlane {
   // More is known of the MN than that it is heard: strangers cannot use up the rate of those. None: only MNs that are
   // served are known.
   std::function<bool(const LinkLayerAddress&)> is_known;
+  // The MN may send here from some source, whether it is served or not: it is answered when it looks for the router.
+  std::function<bool(const LinkLayerAddress&, const std::string& interface)> is_let_in;
   // A served MN is gone: its link went down, or it answered no probe. It is no longer served.
   std::function<void(const Departure&)> on_departure;
   // The link of an access interface went down, or the interface is gone: nobody is behind it, served or not. Departures
@@ -134,6 +136,11 @@ class AccessPlane {
   virtual void refuse(const LinkLayerAddress& mn, std::chrono::milliseconds pause) = 0;
   // When the MN was last heard here; nullopt if never.
   virtual std::optional<SteadyTime> last_heard(const LinkLayerAddress& mn) const = 0;
+  // The same on one interface.
+  virtual std::optional<SteadyTime> last_heard_on(const std::string& /*interface*/,
+                                                  const LinkLayerAddress& /*mn*/) const {
+    return std::nullopt;
+  }
   // Asks the MN at once whether it is there, served or not: `answered` runs once, true as soon as anything is heard of
   // it on `interface`, false when it has answered none of the solicitations (RFC 4861, 7.3.3), when the link is down,
   // or when it is asked anew. A served MN that has answered none is reported as departed before.

@@ -24,6 +24,9 @@ AuthenticatingAccessPlane::AuthenticatingAccessPlane(boost::asio::any_io_executo
   inner_->is_known = [this](const LinkLayerAddress& mn) {
     return vouched_for_anywhere(mn) || (is_known && is_known(mn));
   };
+  inner_->is_let_in = [this](const LinkLayerAddress& mn, const std::string& interface) {
+    return is_let_in && is_let_in(mn, interface);
+  };
   inner_->on_link_down = [this](const std::string& interface) {
     if (on_link_down) on_link_down(interface);
   };
@@ -162,6 +165,11 @@ void AuthenticatingAccessPlane::refuse(const LinkLayerAddress& mn, std::chrono::
 
 std::optional<SteadyTime> AuthenticatingAccessPlane::last_heard(const LinkLayerAddress& mn) const {
   return inner_->last_heard(mn);
+}
+
+std::optional<SteadyTime> AuthenticatingAccessPlane::last_heard_on(const std::string& interface,
+                                                                   const LinkLayerAddress& mn) const {
+  return inner_->last_heard_on(interface, mn);
 }
 
 void AuthenticatingAccessPlane::probe(const LinkLayerAddress& mn, const Ipv6Address& link_local,

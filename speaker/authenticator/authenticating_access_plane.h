@@ -62,6 +62,7 @@ class AuthenticatingAccessPlane final : public AccessPlane {
   void release_after_restart(const LinkLayerAddress& mn) override;
   void refuse(const LinkLayerAddress& mn, std::chrono::milliseconds pause) override;
   std::optional<SteadyTime> last_heard(const LinkLayerAddress& mn) const override;
+  std::optional<SteadyTime> last_heard_on(const std::string& interface, const LinkLayerAddress& mn) const override;
   void probe(const LinkLayerAddress& mn, const Ipv6Address& link_local, const std::string& interface,
              std::function<void(bool)> answered) override;
   bool authenticated(const LinkLayerAddress& mn, const std::string& interface) const override;

@@ -43,6 +43,9 @@ SourceGuard::SourceGuard(boost::asio::any_io_executor executor, Config config, A
                                        "Packets to segment identifiers dropped since no access router sent them")),
       permitted_(metrics.gauge("kedge_speaker_permitted_sources", "Prefixes that MNs here may send from")) {
   access_.on_link_down = [this](const std::string& interface) { link_down(interface); };
+  access_.is_let_in = [this](const LinkLayerAddress& mn, const std::string& interface) {
+    return sources_.any_of(mn, interface);
+  };
   for (const auto& source : filter_.held()) sources_.adopt(source, std::chrono::steady_clock::now());
   // The kernel has them.
   sources_.take_change();
@@ -53,12 +56,18 @@ SourceGuard::SourceGuard(boost::asio::any_io_executor executor, Config config, A
 SourceGuard::~SourceGuard() {
   *alive_ = false;
   access_.on_link_down = nullptr;
+  access_.is_let_in = nullptr;
 }
 
 void SourceGuard::take_snapshot(const v1::Welcome& welcome, const std::map<Ipv6Prefix, const v1::Binding*>& records) {
   const auto now = std::chrono::steady_clock::now();
   for (const auto& prefix : sources_.prefixes()) {
-    if (!records.contains(prefix)) sources_.end(prefix);
+    if (records.contains(prefix)) continue;
+    if (snapshot_taken_) {
+      sources_.forget(prefix, now);
+    } else {
+      sources_.end(prefix);
+    }
   }
   for (const auto& [prefix, record] : records) {
     if (record != nullptr) sources_.take(prefix, *record, now);
@@ -72,7 +81,8 @@ void SourceGuard::take_snapshot(const v1::Welcome& welcome, const std::map<Ipv6P
 void SourceGuard::take(const std::map<Ipv6Prefix, const v1::Binding*>& records) {
   const auto now = std::chrono::steady_clock::now();
   for (const auto& [prefix, record] : records) sources_.take(prefix, *record, now);
-  apply();
+  // Removals too: a link-local address is closed before its permanent neighbour goes.
+  apply_now();
 }
 
 void SourceGuard::forget(const Ipv6Prefix& prefix) {
@@ -150,7 +160,9 @@ void SourceGuard::look_after() {
   if (!counters.ok() || !health_.ok()) replace();
   if (!sources_.has_earlier()) return;
   sources_.expire(std::chrono::steady_clock::now(), config_.silence,
-                  [this](const LinkLayerAddress& mn) { return access_.last_heard(mn); });
+                  [this](const std::string& interface, const LinkLayerAddress& mn) {
+                    return access_.last_heard_on(interface, mn);
+                  });
   apply();
 }
 

@@ -37,7 +37,7 @@ class SourceGuard {
     std::set<Ipv6Address> tunnel_sources = {};
   };
 
-  // Filter and plane outlive it. Takes the plane's on_link_down.
+  // Filter and plane outlive it. Takes the plane's on_link_down and is_let_in.
   SourceGuard(boost::asio::any_io_executor executor, Config config, AccessFilter& filter, AccessPlane& access,
               Metrics& metrics);
   ~SourceGuard();

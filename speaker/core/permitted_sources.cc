@@ -45,6 +45,7 @@ PermittedSources::Change PermittedSources::take_change() {
 
 void PermittedSources::adopt(const PermittedSource& source, SteadyTime now) {
   auto& sources = sources_[source.prefix];
+  if (source.prefix.address().is_link_local()) return set_link_local(sources, source);
   if (sources.present == source) return;
   permit(source);
   sources.earlier.insert(source);
@@ -120,6 +121,11 @@ void PermittedSources::end(const Ipv6Prefix& prefix) {
   sources_.erase(found);
 }
 
+bool PermittedSources::any_of(const LinkLayerAddress& mn, const std::string& interface) const {
+  const auto first = all_.lower_bound({interface, mn, {}});
+  return first != all_.end() && first->interface == interface && first->mn == mn;
+}
+
 std::vector<Ipv6Prefix> PermittedSources::prefixes() const {
   std::vector<Ipv6Prefix> prefixes;
   for (const auto& [prefix, sources] : sources_) {
@@ -161,7 +167,8 @@ void PermittedSources::expire(SteadyTime now, std::chrono::milliseconds silence,
   std::vector<PermittedSource> over;
   for (const auto& [source, since] : earlier_) {
     if (since + silence > now) continue;
-    const auto heard = sources_.at(source.prefix).forgotten ? since : last_heard(source.mn).value_or(since);
+    const auto heard =
+        sources_.at(source.prefix).forgotten ? since : last_heard(source.interface, source.mn).value_or(since);
     if (heard + silence <= now) over.push_back(source);
   }
   end_earlier(over);

@@ -49,12 +49,13 @@ class PermittedSources {
 
     bool empty() const { return added.empty() && removed.empty(); }
   };
-  // When the MN was last heard here; nullopt if never.
-  using LastHeard = std::function<std::optional<SteadyTime>(const LinkLayerAddress&)>;
+  // When the MN was last heard on the interface; nullopt if never.
+  using LastHeard = std::function<std::optional<SteadyTime>(const std::string& interface, const LinkLayerAddress&)>;
 
   explicit PermittedSources(std::string self) : self_(std::move(self)) {}
 
-  // Permitted by an earlier run of the speaker: stays as if its MN had moved away now, until a record says otherwise.
+  // Permitted by an earlier run of the speaker: stays as if its MN had moved away now, until a record says otherwise. A
+  // link-local address stays until end().
   void adopt(const PermittedSource& source, SteadyTime now);
 
   // The prefix has this record. Where its MN has been before, it may go on sending: in a planned move the old link is
@@ -71,11 +72,12 @@ class PermittedSources {
   // The link to it has gone: it cannot be sending there any more. Where the record has it stays, while that says so.
   void departed(const LinkLayerAddress& mn, const std::string& interface);
   void link_down(const std::string& interface);
-  // MNs that have moved away and have not been heard for `silence` since. Their links may be up all the same: behind a
-  // switch or an access point no carrier tells. Of a forgotten prefix, whether they are heard or not.
+  // MNs that have moved away and have not been heard there for `silence` since. Their links may be up all the same:
+  // behind a switch or an access point no carrier tells. Of a forgotten prefix, whether they are heard or not.
   void expire(SteadyTime now, std::chrono::milliseconds silence, const LastHeard& last_heard);
 
   const std::set<PermittedSource>& all() const { return all_; }
+  bool any_of(const LinkLayerAddress& mn, const std::string& interface) const;
   // Without the link-local addresses.
   std::size_t count() const { return all_.size() - link_locals_.size(); }
   bool has_earlier() const { return !earlier_.empty(); }

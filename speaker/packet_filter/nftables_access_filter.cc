@@ -2,7 +2,8 @@
 //
 //   prerouting  segment identifiers goto segments; access interfaces goto access
 //   segments    not from access interfaces; only from other ARs' locators
-//   access      "::" to groups of the link (duplicate address detection); jump discovery; jump sources
+//   access      "::" to groups of the link (duplicate address detection); jump discovery; no link-local destination but
+//               the AR's own; jump sources
 //   discovery   nothing of routers, and solicitations of neighbours from link-local sources only
 //   output      no listener reports of the kernel to access interfaces: the access plane sends them
 //   sources     for each prefix length in use: interface . link-layer address . prefix, in a set of that length
@@ -12,6 +13,7 @@
 #include <net/if.h>
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <optional>
 #include <utility>
@@ -33,8 +35,8 @@ constexpr char kTableName[] = "kedge_access";
 constexpr char kTable[] = "inet kedge_access";
 constexpr char kRemove[] = "add table inet kedge_access\ndelete table inet kedge_access\n";
 constexpr char kSourcesSet[] = "sources_";
-// Every MN has one of these. Others are of networks behind mobile routers.
-constexpr int kUsualLength = 64;
+// Every MN has its prefix and its link-local address. Others are of networks behind mobile routers.
+constexpr std::array<int, 2> kUsualLengths = {64, 128};
 
 constexpr char kSkeleton[] = R"(add table inet kedge_access
 add counter inet kedge_access foreign_sources
@@ -54,7 +56,8 @@ add rule inet kedge_access segments counter name foreign_tunnels drop
 add rule inet kedge_access discovery icmpv6 type { nd-router-solicit, nd-router-advert, nd-redirect } drop
 add rule inet kedge_access discovery icmpv6 type nd-neighbor-solicit ip6 saddr != fe80::/10 drop
 add rule inet kedge_access access ip6 saddr :: ip6 daddr ff02::/16 accept
-add rule inet kedge_access access meta l4proto ipv6-icmp jump discovery
+add rule inet kedge_access access meta l4proto icmpv6 jump discovery
+add rule inet kedge_access access ip6 daddr fe80::/10 fib daddr . iif type != local drop
 add rule inet kedge_access access jump sources
 add rule inet kedge_access access ip6 saddr fe80::/10 drop
 add rule inet kedge_access access counter name foreign_sources drop
@@ -63,7 +66,7 @@ add rule inet kedge_access prerouting iifname @interfaces goto access
 add rule inet kedge_access output oifname @interfaces icmpv6 type { mld-listener-report, mld2-listener-report } drop
 )";
 
-constexpr std::size_t kSkeletonRules = 13;
+constexpr std::size_t kSkeletonRules = 14;
 
 std::string set_of(int length) { return absl::StrCat(kSourcesSet, length); }
 
@@ -128,7 +131,7 @@ class NftablesAccessFilter final : public AccessFilter {
                     elements("add", "segments", texts(tunnels.segments)),
                     elements("add", "peers", texts(tunnels.peers)));
     auto by_length = group(sources);
-    by_length.try_emplace(kUsualLength);
+    for (const int length : kUsualLengths) by_length.try_emplace(length);
     std::set<int> lengths;
     for (const auto& [length, members] : by_length) {
       lengths.insert(length);

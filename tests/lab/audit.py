@@ -50,8 +50,8 @@ def _held_by_kernel(lab, ar):
 
 
 def permitted_sources(lab, ar):
-    """(prefix, interface, link-layer address) of all that may come in by an access interface, beside link-local sources. None when there is no
-    filter."""
+    """(prefix, interface, link-layer address) of all that may come in by an access interface; a link-local address is one of 128 bits. None when
+    there is no filter."""
     sets = _access_filter(lab, ar)
     if sets is None:
         return None
@@ -60,7 +60,7 @@ def permitted_sources(lab, ar):
         kind, _, length = name.partition("_")
         if kind == "sources" and length:
             found |= {(f"{e['concat'][2]}/{length}", *e["concat"][:2]) for e in elements}
-    return {source for source in found if not source[0].startswith("fe80:")}
+    return found
 
 
 def _access_filter(lab, ar):
@@ -77,7 +77,7 @@ def passing_neighbours(lab, ar):
     found = set()
     for interface in (_access_filter(lab, ar) or {}).get("interfaces", []):
         neighbours = json.loads(lab.run(ar, "ip", "-6", "-j", "neigh", "show", "dev", interface, "nud", "all", check=False).stdout or "[]")
-        found |= {(interface, n["dst"]) for n in neighbours if not {"PERMANENT", "NOARP"}.intersection(n["state"])}
+        found |= {(interface, n["dst"]) for n in neighbours if not {"PERMANENT", "NOARP"}.intersection(n.get("state", []))}
     return found
 
 
@@ -118,8 +118,9 @@ def _refuse(held, prefix, link):
         held["uplink"][f"{half} from {prefix}"] = "prohibit"
 
 
-def _source(prefix, link):
-    return (prefix, link["interface"], link["link_layer_address"])
+def _sources(prefix, link):
+    """The node's prefix, and the link-local address that it is known by."""
+    return {(source, link["interface"], link["link_layer_address"]) for source in (prefix, f"{link['link_local']}/128")}
 
 
 def _expected(bindings, nodes):
@@ -138,13 +139,13 @@ def _expected(bindings, nodes):
             if binding.get("released") and here and here["attached_ar"] != home:
                 # RFC 8818, 4.1: an address of a prefix that has ended is not valid where its node is.
                 _refuse(kernel[here["attached_ar"]], prefix, here["attachment"])
-                sources[here["attached_ar"]].add(_source(prefix, here["attachment"]))
+                sources[here["attached_ar"]] |= _sources(prefix, here["attachment"])
                 holders[prefix].add(here["attached_ar"])
             continue
         link = binding["attachment"]
         kernel[attached]["mobile"][prefix] = f"via {link['link_local']} dev {link['interface']}"
         kernel[attached]["uplink"][prefix] = "blackhole"
-        sources[attached].add(_source(prefix, link))
+        sources[attached] |= _sources(prefix, link)
         holders[prefix] = {home, attached}
         if home != attached:
             # RFC 8818, 4.2: the home AR goes on forwarding to the new location while the prefix is away.

@@ -1,7 +1,8 @@
 #!/usr/bin/python3 -IS
 """Sends one router solicitation on a port, as a mobile node of any link-layer address would, right or wrong in one way; or a flood of right ones
 from link-layer addresses drawn by lot, at an even rate, and prints how many have left. While the port is down, none leaves. Or has one mobile node
-solicit routers and the router fe80::1, as a neighbour, from so many invented addresses: link-local ones, and ones of its prefix's.
+solicit routers and the router fe80::1, as a neighbour, from so many invented addresses, link-local ones and ones of its prefix's, and send a packet
+from its own prefix, by the router, to each invented link-local one.
 
   solicit.py PORT MAC [FAULT]
   solicit.py PORT --flood COUNT SECONDS
@@ -17,6 +18,7 @@ import sys
 import time
 
 ALL_ROUTERS = socket.inet_pton(socket.AF_INET6, "ff02::2")
+ROUTER_MAC = bytes.fromhex("02005e008818")
 ROUTER = socket.inet_pton(socket.AF_INET6, "fe80::1")
 SOLICITED_NODE = socket.inet_pton(socket.AF_INET6, "ff02::1:ff00:1")
 ICMPV6, ROUTER_SOLICITATION, NEIGHBOUR_SOLICITATION = 58, 133, 135
@@ -58,6 +60,9 @@ def invent(port, count, mac, prefix):
             source = networks[number % 2] + random.randbytes(8)
             out.send(icmpv6(mac, source, SOLICITED_NODE, struct.pack("!BBHI", NEIGHBOUR_SOLICITATION, 0, 0, 0) + ROUTER + option))
             out.send(icmpv6(mac, source, ALL_ROUTERS, struct.pack("!BBHI", ROUTER_SOLICITATION, 0, 0, 0) + option))
+            # No Next Header (RFC 8200, 4.7).
+            addresses = networks[1] + random.randbytes(8) + networks[0] + random.randbytes(8)
+            out.send(ROUTER_MAC + mac + struct.pack("!H", 0x86DD) + struct.pack("!IHBB", 6 << 28, 0, 59, 64) + addresses)
 
 
 def flood(port, count, seconds):

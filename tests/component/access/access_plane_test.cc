@@ -714,9 +714,21 @@ TEST_F(AccessPlaneTest, AnMnThatIsServedFindsTheRouterByAnyOfItsAddresses) {
   EXPECT_FALSE(has_found_router(wire));
 }
 
+// After a restart, say, while the LM is away.
+TEST_F(AccessPlaneTest, AnMnThatIsLetInFindsTheRouterAlsoWhenItIsNotServed) {
+  use_fake_mn();
+  const Wire wire(*mn_, "port0");
+  plane_->is_let_in = [](const LinkLayerAddress& mn, const std::string& interface) {
+    return mn == kMnMac && interface == "acc0";
+  };
+  ASSERT_NO_FATAL_FAILURE(keep_the_kernel_out());
+  EXPECT_TRUE(finds_router(wire, address("2001:db8:1:1::11")));
+}
+
 TEST_F(AccessPlaneTest, AStrangerIsNotAnswered) {
   use_fake_mn();
   const Wire wire(*mn_, "port0");
+  plane_->is_let_in = [](const LinkLayerAddress& mn, const std::string&) { return mn != kMnMac; };
   ASSERT_NO_FATAL_FAILURE(keep_the_kernel_out());
   wire.send(solicit_router(eui64_link_local(kMnMac)));
   barrier(wire);

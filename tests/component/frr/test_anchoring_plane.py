@@ -356,8 +356,11 @@ def test_what_zebra_has_missed_is_told_again(ar, reflector, injector, driver, tm
 
 @only(KERNEL)
 def test_routes_that_others_remove_come_back(ar, injector, driver):
+    begun = time.monotonic()
     driver.tell(f"replace {P1} 1 {P2} 2")
     driver.expect("state synced")
+    for event in (f"committed {P1} 1", f"committed {P2} 2"):
+        driver.expect(event, after=begun)
     flushed = time.monotonic()
     ar.run("ip", "-6", "route", "flush", "table", "main", "proto", str(PROTOCOL))
     for event in (f"committed {P1} 1", f"committed {P2} 2"):

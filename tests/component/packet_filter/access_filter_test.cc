@@ -193,6 +193,13 @@ TEST_F(AccessFilterTest, AnMnTakesNoRoomInTheNeighbourTableWhateverAddressesItHa
   EXPECT_EQ(neighbours(), before);
   EXPECT_TRUE(finds_router("fe80::11"));
   EXPECT_EQ(neighbours(), before);
+  // The kernel looks for no address that an MN names.
+  const auto router = ar_->shell("ip -br link show acc | awk '{ printf $3 }'");
+  mn_->shell("ip -6 neigh replace fe80::77 lladdr " + router + " nud permanent dev eth");
+  for (const std::string from : {"fe80::11", "2001:db8:d:1::11"}) {
+    EXPECT_FALSE(mn_->try_shell("ping -n -c 1 -W 1 -I " + from + " fe80::77%eth"));
+    EXPECT_EQ(neighbours(), before) << from;
+  }
   // Duplicate address detection goes on.
   mn_->shell("echo 1 > /proc/sys/net/ipv6/conf/eth/accept_dad; ip addr add fe80::a/64 dev eth");
   EXPECT_TRUE(
@@ -208,7 +215,7 @@ TEST_F(AccessFilterTest, TheKernelIsKeptOutOfRouterDiscovery) {
   const auto solicitation =
       build_frame({.link_source = *LinkLayerAddress::parse(kMac),
                    .link_destination = multicast_link_layer_address(all_routers_address()),
-                   .source = address("fe80::11"),
+                   .source = address("2001:db8:d:1::77"),
                    .destination = all_routers_address()},
                   RouterSolicitation{.source_link_layer_address = *LinkLayerAddress::parse(kMac)});
   const auto before = neighbours();
@@ -290,7 +297,9 @@ TEST_F(AccessFilterTest, NoPacketIsLostWhileAllIsReplaced) {
       std::this_thread::sleep_for(std::chrono::microseconds(50));
     }
   });
-  for (int i = 0; i < 50; ++i) replace_all({source("2001:db8:d:1::/64"), source("2001:db8:d:2::/64")});
+  for (int i = 0; i < 50; ++i) {
+    replace_all({source("2001:db8:d:1::/64"), source("2001:db8:d:2::/64"), link_local()});
+  }
   stop = true;
   stream.join();
   int received = 0;

@@ -332,8 +332,8 @@ TEST_F(ControllerTest, AnMnIsLetInBeforeItHearsOfThisAccessRouter) {
   snapshot({});
   EXPECT_THAT(take(), ElementsAre("filter 0"));
   record(attached("ar2", 20, 0));
-  EXPECT_THAT(take(), ElementsAre("let in eth2 2001:db8:1000::/64", "kernel 2001:db8:1000::/64 deliver eth2",
-                                  "ack DELIVERING 2001:db8:1000::/64",
+  EXPECT_THAT(take(), ElementsAre("let in eth2 2001:db8:1000::/64", "let in eth2 fe80::ff:fe00:11/128",
+                                  "kernel 2001:db8:1000::/64 deliver eth2", "ack DELIVERING 2001:db8:1000::/64",
                                   "serve 02:00:00:00:00:11 eth2 2001:db8:1000::/64 deprecated"));
   // All of a commit before any of it is delivered.
   record(attached("ar2", 22, 0, "2001:db8:3000::/64"), true);

@@ -53,7 +53,9 @@ class PermittedSourcesTest : public ::testing::Test {
  protected:
   void take(const v1::Binding& binding) { sources_.take(prefix(binding.prefix()), binding, now_); }
   void expire() {
-    sources_.expire(now_, 10s, [this](const LinkLayerAddress&) { return heard_; });
+    sources_.expire(now_, 10s, [this](const std::string& interface, const LinkLayerAddress&) {
+      return interface == heard_on_ ? heard_ : std::nullopt;
+    });
   }
 
   // Prefixes; what is permitted beside them has tests of its own.
@@ -69,6 +71,7 @@ class PermittedSourcesTest : public ::testing::Test {
   PermittedSources sources_{"ar1"};
   SteadyTime now_ = SteadyTime() + 1h;
   std::optional<SteadyTime> heard_;
+  std::string heard_on_ = "eth2";
 };
 
 TEST_F(PermittedSourcesTest, AnMnSendsFromItsPrefixWhereItIsAttached) {
@@ -140,7 +143,11 @@ TEST_F(PermittedSourcesTest, BetweenTwoPortsOfOneRouterBothAreOpenForAWhile) {
   take(attached("ar1", "eth2"));
   take(attached("ar1", "eth3"));
   EXPECT_THAT(permitted(), UnorderedElementsAre(source("eth2"), source("eth3")));
+  EXPECT_TRUE(sources_.any_of(mn(), "eth2"));
   now_ += 10s;
+  // On the new one.
+  heard_ = now_;
+  heard_on_ = "eth3";
   expire();
   EXPECT_THAT(permitted(), ElementsAre(source("eth3")));
 }
@@ -255,6 +262,17 @@ TEST_F(PermittedSourcesTest, TheKernelHearsTheLinkLocalAddressThatIsKnownAndOnly
   EXPECT_FALSE(sources_.all().contains(link_local("eth2", "fe80::1234")));
   take(attached("ar2"));
   EXPECT_THAT(sources_.all(), UnorderedElementsAre(source("eth2"), source("eth3")));
+}
+
+TEST_F(PermittedSourcesTest, TellsWhoIsLetInByAnInterface) {
+  take(attached("ar1"));
+  EXPECT_TRUE(sources_.any_of(mn(), "eth2"));
+  EXPECT_FALSE(sources_.any_of(mn(), "eth1"));
+  EXPECT_FALSE(sources_.any_of(mn(kOtherMn), "eth2"));
+  take(attached("ar2"));
+  EXPECT_TRUE(sources_.any_of(mn(), "eth2"));
+  sources_.link_down("eth2");
+  EXPECT_FALSE(sources_.any_of(mn(), "eth2"));
 }
 
 TEST_F(PermittedSourcesTest, NoOtherSourceIsTakenForALinkLocalOne) {
