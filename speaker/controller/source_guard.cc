@@ -62,32 +62,26 @@ SourceGuard::~SourceGuard() {
 void SourceGuard::take_snapshot(const v1::Welcome& welcome, const std::map<Ipv6Prefix, const v1::Binding*>& records) {
   const auto now = std::chrono::steady_clock::now();
   for (const auto& prefix : sources_.prefixes()) {
-    if (records.contains(prefix)) continue;
-    if (snapshot_taken_) {
-      sources_.forget(prefix, now);
-    } else {
-      sources_.end(prefix);
-    }
+    if (!records.contains(prefix)) sources_.forget(prefix, now);
   }
   for (const auto& [prefix, record] : records) {
     if (record != nullptr) sources_.take(prefix, *record, now);
   }
   auto tunnels = tunnel_ends(welcome, config_.tunnel_sources);
   const bool same = std::exchange(tunnels_, std::move(tunnels)) == tunnels_;
-  if (std::exchange(snapshot_taken_, true) && same) return apply();
+  if (std::exchange(snapshot_taken_, true) && same) return apply_now();
   replace();
 }
 
 void SourceGuard::take(const std::map<Ipv6Prefix, const v1::Binding*>& records) {
   const auto now = std::chrono::steady_clock::now();
   for (const auto& [prefix, record] : records) sources_.take(prefix, *record, now);
-  // Removals too: a link-local address is closed before its permanent neighbour goes.
   apply_now();
 }
 
 void SourceGuard::forget(const Ipv6Prefix& prefix) {
   sources_.forget(prefix, std::chrono::steady_clock::now());
-  apply();
+  apply_now();
 }
 
 void SourceGuard::departed(const Departure& departure) {

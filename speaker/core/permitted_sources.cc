@@ -104,7 +104,7 @@ void PermittedSources::take(const Ipv6Prefix& prefix, const v1::Binding& binding
 void PermittedSources::forget(const Ipv6Prefix& prefix, SteadyTime now) {
   const auto found = sources_.find(prefix);
   if (found == sources_.end() || found->second.forgotten) return;
-  if (found->second.present) return end(prefix);
+  if (found->second.present || found->second.earlier.empty()) return end(prefix);
   found->second.forgotten = true;
   for (const auto& source : found->second.earlier) earlier_[source] = now;
 }

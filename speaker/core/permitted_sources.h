@@ -55,7 +55,7 @@ class PermittedSources {
   explicit PermittedSources(std::string self) : self_(std::move(self)) {}
 
   // Permitted by an earlier run of the speaker: stays as if its MN had moved away now, until a record says otherwise. A
-  // link-local address stays until end().
+  // link-local address stays until forget().
   void adopt(const PermittedSource& source, SteadyTime now);
 
   // The prefix has this record. Where its MN has been before, it may go on sending: in a planned move the old link is

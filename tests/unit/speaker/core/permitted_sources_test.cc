@@ -198,7 +198,7 @@ TEST_F(PermittedSourcesTest, WhatAnEarlierRunHasPermittedIsAnEarlierLinkUntilARe
   sources_.take_change();
   EXPECT_THAT(sources_.prefixes(), UnorderedElementsAre(prefix(), prefix("2001:db8:1000:2::/64"), link_local().prefix));
   // No record is of a link-local address.
-  sources_.end(link_local().prefix);
+  sources_.forget(link_local().prefix, now_);
   take(attached("ar1"));
   EXPECT_TRUE(sources_.take_change().empty());
   now_ += 10s;
