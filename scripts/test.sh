@@ -3,7 +3,7 @@
 # whatever became of those before it; the last line adds them up. Logs and results: build/test-logs/.
 #
 #   FUZZ_SECONDS        how long each fuzz target runs (default: 5)
-#   TEST_LABS           how many modules of scenarios run at a time (default: 2)
+#   TEST_LABS           how many modules of scenarios run at a time (default: 1; two of them disturb each other now and then)
 #   TEST_STAGE_SECONDS  after how long a stage is stopped (default: 2700)
 set -uo pipefail
 
@@ -57,7 +57,7 @@ mapfile -t folders < <(find containerlab frr scripts tests -name 'test_*.py' -pr
 for folder in "${folders[@]}"; do
     name=pytest-${folder//\//-}
     if [[ $folder == tests/lab ]]; then
-        stage "$name" /usr/bin/python3 scripts/run_modules.py --jobs "${TEST_LABS:-2}" --junit "$logs/$name.xml" "$folder"
+        stage "$name" /usr/bin/python3 scripts/run_modules.py --jobs "${TEST_LABS:-1}" --junit "$logs/$name.xml" "$folder"
     else
         stage "$name" /usr/bin/python3 -m pytest -q -p no:cacheprovider --junitxml="$logs/$name.xml" "$folder"
     fi

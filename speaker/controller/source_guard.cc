@@ -69,19 +69,19 @@ void SourceGuard::take_snapshot(const v1::Welcome& welcome, const std::map<Ipv6P
   }
   auto tunnels = tunnel_ends(welcome, config_.tunnel_sources);
   const bool same = std::exchange(tunnels_, std::move(tunnels)) == tunnels_;
-  if (std::exchange(snapshot_taken_, true) && same) return apply_now();
+  if (std::exchange(snapshot_taken_, true) && same) return apply();
   replace();
 }
 
 void SourceGuard::take(const std::map<Ipv6Prefix, const v1::Binding*>& records) {
   const auto now = std::chrono::steady_clock::now();
   for (const auto& [prefix, record] : records) sources_.take(prefix, *record, now);
-  apply_now();
+  apply();
 }
 
 void SourceGuard::forget(const Ipv6Prefix& prefix) {
   sources_.forget(prefix, std::chrono::steady_clock::now());
-  apply_now();
+  apply();
 }
 
 void SourceGuard::departed(const Departure& departure) {

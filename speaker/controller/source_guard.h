@@ -59,7 +59,7 @@ class SourceGuard {
   void link_down(const std::string& interface);
   // What is to be let in is so at once; what is not any more, with others of its kind.
   void apply();
-  // For what the LM says: a link-local address is closed before its permanent neighbour goes.
+  // Not on the way of what the LM says: the redirect of an MN that has moved away comes first.
   void apply_now();
   void replace();
   void report(const absl::Status& status);

@@ -171,8 +171,9 @@ TEST_F(SourceGuardTest, TheOldLinkOfANodeThatHasMovedClosesWhenItGoesDown) {
   start();
   snapshot({attached("ar1")});
   take(attached("ar2"));
-  // Its link-local address does at once: where the MN is not, it is no permanent neighbour.
-  EXPECT_THAT(filter_.present, ElementsAre(source()));
+  // Its link-local address does soon: where the MN is not, it is no permanent neighbour.
+  EXPECT_THAT(let_in(), ElementsAre(source()));
+  EXPECT_TRUE(eventually([&] { return filter_.present == std::set<PermittedSource>{source()}; }));
   access_.on_link_down("eth2");
   EXPECT_TRUE(eventually([&] { return filter_.present.empty(); }));
 }
