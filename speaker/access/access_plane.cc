@@ -139,6 +139,8 @@ class PacketAccessPlane final : public AccessPlane {
   };
 
   // Links.
+  // Its number; ports_.size() when there is none of this name.
+  std::size_t port_named(const std::string& interface) const;
   void on_link(const LinkState& state);
   void on_interface_lost(std::size_t index);
   void on_port_down(std::size_t index);
@@ -235,6 +237,11 @@ absl::Status PacketAccessPlane::start() {
     if (port->index == 0) log_warning("access_interface_absent", "interface", port->name, "action", "waiting for it");
   }
   return absl::OkStatus();
+}
+
+std::size_t PacketAccessPlane::port_named(const std::string& interface) const {
+  const auto port = std::find_if(ports_.begin(), ports_.end(), [&](const auto& p) { return p->name == interface; });
+  return static_cast<std::size_t>(port - ports_.begin());
 }
 
 void PacketAccessPlane::on_link(const LinkState& state) {
@@ -600,8 +607,6 @@ bool PacketAccessPlane::send_advertisements(const LinkLayerAddress& mn, Served& 
   return true;
 }
 
-// RFC 4861, 7.3.3: a unicast neighbour solicitation. Where the address that we know of the MN is no more than a guess
-// it would stay unanswered, so a question to all nodes goes along, in a frame to this MN alone.
 // The kernel hears, and answers, those that are here, and these only with the link-local address that is known of them:
 // it would keep a neighbour for each other address. One that has moved away may be here all the same, or has not heard
 // yet that it has; one that is let in may not be served yet, or not any more, while the LM is away.
@@ -628,6 +633,8 @@ void PacketAccessPlane::answer_solicitation(Port& port, std::span<const std::uin
                                                       .target_link_layer_address = config_.link_layer_address}));
 }
 
+// RFC 4861, 7.3.3: a unicast neighbour solicitation. Where the address that we know of the MN is no more than a guess
+// it would stay unanswered, so a question to all nodes goes along, in a frame to this MN alone.
 void PacketAccessPlane::send_probe(const LinkLayerAddress& mn, std::size_t port, const Ipv6Address& link_local,
                                    bool first) {
   FrameAddresses addresses{.link_source = config_.link_layer_address,
@@ -647,15 +654,13 @@ void PacketAccessPlane::send_probe(const LinkLayerAddress& mn, std::size_t port,
 void PacketAccessPlane::serve(const LinkLayerAddress& mn, const Ipv6Address& link_local, const std::string& interface,
                               const std::vector<AdvertisedPrefix>& prefixes) {
   const SteadyTime now = std::chrono::steady_clock::now();
-  const auto found_port =
-      std::find_if(ports_.begin(), ports_.end(), [&](const auto& p) { return p->name == interface; });
   const auto is_down = [&](const Port& port, const Station& station) {
     // A frame can be faster than the notice that the link is up.
     const std::optional<SteadyTime> heard = tracker_.last_heard(station);
     return port.index == 0 || (!port.up && !(heard && *heard > port.changed_at));
   };
-  const Station station{.port = static_cast<std::size_t>(found_port - ports_.begin()), .link_layer_address = mn};
-  if (found_port == ports_.end() || is_down(**found_port, station)) {
+  const Station station{.port = port_named(interface), .link_layer_address = mn};
+  if (station.port == ports_.size() || is_down(*ports_[station.port], station)) {
     log_warning("served_without_link", "mn", mn, "interface", interface, "action", "reported as departed");
     if (served_.contains(mn)) release(mn);
     ++counters_.departures;
@@ -723,22 +728,19 @@ std::optional<SteadyTime> PacketAccessPlane::last_heard(const LinkLayerAddress& 
 
 std::optional<SteadyTime> PacketAccessPlane::last_heard_on(const std::string& interface,
                                                            const LinkLayerAddress& mn) const {
-  const auto port = std::find_if(ports_.begin(), ports_.end(), [&](const auto& p) { return p->name == interface; });
-  if (port == ports_.end()) return std::nullopt;
-  const auto index = static_cast<std::size_t>(port - ports_.begin());
-  const auto heard = tracker_.last_heard({.port = index, .link_layer_address = mn});
+  const Station station{.port = port_named(interface), .link_layer_address = mn};
+  const auto heard = tracker_.last_heard(station);
   const auto served = served_.find(mn);
-  if (served == served_.end() || served->second.port != index) return heard;
-  return std::max(heard, filter_->last_data((*port)->index, mn));
+  if (served == served_.end() || served->second.port != station.port) return heard;
+  return std::max(heard, filter_->last_data(ports_[station.port]->index, mn));
 }
 
 void PacketAccessPlane::probe(const LinkLayerAddress& mn, const Ipv6Address& link_local, const std::string& interface,
                               std::function<void(bool)> answered) {
   answer(mn, false);
-  const auto port = std::find_if(ports_.begin(), ports_.end(), [&](const auto& p) { return p->name == interface; });
-  if (port == ports_.end() || !(*port)->up) return later([answered = std::move(answered)] { answered(false); });
-  questions_[mn] = std::make_unique<Question>(executor_, static_cast<std::size_t>(port - ports_.begin()), link_local,
-                                              std::move(answered));
+  const std::size_t port = port_named(interface);
+  if (port == ports_.size() || !ports_[port]->up) return later([answered = std::move(answered)] { answered(false); });
+  questions_[mn] = std::make_unique<Question>(executor_, port, link_local, std::move(answered));
   ask(mn);
 }
 

@@ -57,9 +57,9 @@ class SourceGuard {
 
  private:
   void link_down(const std::string& interface);
-  // What is to be let in is so at once; what is not any more, with others of its kind.
+  // What is to be let in is so at once; what is not any more, with others of its kind, and behind the redirect of an MN
+  // that has moved away.
   void apply();
-  // Not on the way of what the LM says: the redirect of an MN that has moved away comes first.
   void apply_now();
   void replace();
   void report(const absl::Status& status);

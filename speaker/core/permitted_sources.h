@@ -64,8 +64,6 @@ class PermittedSources {
   // This AR holds nothing for the prefix any more. An MN that has moved away may not have heard of it yet: the new AR's
   // RA was lost on its link, say. Where it has been before it may go on sending for `silence`, see expire().
   void forget(const Ipv6Prefix& prefix, SteadyTime now);
-  // Nothing is left of the prefix.
-  void end(const Ipv6Prefix& prefix);
   // All prefixes that there is anything for and that are not forgotten.
   std::vector<Ipv6Prefix> prefixes() const;
 
@@ -100,6 +98,8 @@ class PermittedSources {
   void set_present(Sources& sources, const PermittedSource& source, SteadyTime now);
   void set_link_local(Sources& sources, const std::optional<PermittedSource>& link_local);
   void retire(Sources& sources, SteadyTime now);
+  // Nothing is left of the prefix.
+  void end(const Ipv6Prefix& prefix);
   void permit(const PermittedSource& source);
   void prohibit(const PermittedSource& source);
   // By the keys of earlier_.

@@ -1,5 +1,6 @@
 """What access routers and the core hold, compared with what the bindings say that they should hold: the kernel's tables, the sources that the
-access links let in, what FRR is given to announce, and the core's BGP table, each of them exactly; and no neighbour on an access link but those."""
+access links let in, what FRR is given to announce, and the core's BGP table, each of them exactly; and that the kernel has learnt no neighbour
+on an access link."""
 
 import ipaddress
 import json

@@ -24,7 +24,7 @@ SOLICITED_NODE = socket.inet_pton(socket.AF_INET6, "ff02::1:ff00:1")
 ICMPV6, ROUTER_SOLICITATION, NEIGHBOUR_SOLICITATION = 58, 133, 135
 
 
-def checksum(source, message, destination=ALL_ROUTERS):
+def checksum(source, destination, message):
     data = source + destination + struct.pack("!II", len(message), ICMPV6) + message
     total = sum(struct.unpack(f"!{len(data + bytes(len(data) % 2)) // 2}H", data + bytes(len(data) % 2)))
     while total >> 16:
@@ -39,15 +39,13 @@ def frame(mac, fault):
     message = struct.pack("!BBHI", ROUTER_SOLICITATION, 1 if fault == "code" else 0, 0, 0) + option
     if fault == "short":
         message = message[:6]
-    value = checksum(source, message) ^ (0x0101 if fault == "checksum" else 0)
-    message = message[:2] + struct.pack("!H", value) + message[4:]
-    header = struct.pack("!IHBB", 6 << 28, len(message), ICMPV6, 64 if fault == "hop-limit" else 255)
-    return bytes.fromhex("333300000002") + mac + struct.pack("!H", 0x86DD) + header + source + ALL_ROUTERS + message
+    return icmpv6(mac, source, ALL_ROUTERS, message, 64 if fault == "hop-limit" else 255, 0x0101 if fault == "checksum" else 0)
 
 
-def icmpv6(mac, source, destination, message):
-    message = message[:2] + struct.pack("!H", checksum(source, message, destination)) + message[4:]
-    header = struct.pack("!IHBB", 6 << 28, len(message), ICMPV6, 255)
+def icmpv6(mac, source, destination, message, hop_limit=255, wrong_by=0):
+    """To a group. The message's checksum is put in; `wrong_by` is bits of it that are turned over."""
+    message = message[:2] + struct.pack("!H", checksum(source, destination, message) ^ wrong_by) + message[4:]
+    header = struct.pack("!IHBB", 6 << 28, len(message), ICMPV6, hop_limit)
     return b"\x33\x33" + destination[12:] + mac + struct.pack("!H", 0x86DD) + header + source + destination + message
 
 
